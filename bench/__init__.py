@@ -1,0 +1,1 @@
+"""Claims, measured: anyone can run these and print the ratios."""

@@ -1,0 +1,1 @@
+"""Pure: a prompt in, a rewritten prompt and the way back out."""

@@ -1,0 +1,1 @@
+"""The shell around the decisions: HTTP and WebSocket in, HTTP and WebSocket out."""

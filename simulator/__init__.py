@@ -1,0 +1,1 @@
+"""A ComfyUI look-alike to develop and demonstrate against."""

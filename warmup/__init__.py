@@ -1,0 +1,1 @@
+"""Models are ready before the first client asks."""
