@@ -1,0 +1,182 @@
+"""`proxy.toml`, checked: every key has a type, a default and a place in the docs; a fault names key, line and remedy.
+
+Only `cli` and `app` read this module; everybody else is handed what it needs.
+"""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from proxy.errors import ConfigError
+
+
+class Mode(StrEnum):
+    """How far the proxy goes: `observe` changes nothing, `pins` rewrites prompts, `full` also holds the queue."""
+
+    OBSERVE = "observe"
+    PINS = "pins"
+    FULL = "full"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ProxySection(_Section):
+    """What clients connect to."""
+
+    listen: str = "127.0.0.1:8189"
+    mode: Mode = Mode.PINS
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @field_validator("listen")
+    @classmethod
+    def _listen_is_an_address(cls, value: str) -> str:
+        split_address(value)
+        return value
+
+    @property
+    def host(self) -> str:
+        """The host part of `listen`."""
+        return split_address(self.listen)[0]
+
+    @property
+    def port(self) -> int:
+        """The port part of `listen`; 0 lets the system choose."""
+        return split_address(self.listen)[1]
+
+
+class UpstreamSection(_Section):
+    """The ComfyUI behind the proxy."""
+
+    url: str = "http://127.0.0.1:8188"
+
+    @field_validator("url")
+    @classmethod
+    def _url_is_http(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ValueError("must look like http://127.0.0.1:8188")
+        return value.rstrip("/")
+
+
+class LoadersSection(_Section):
+    """Corrections to what the schema says about loaders."""
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+
+class NormalizerSection(_Section):
+    """How prompts are rewritten."""
+
+    loaders: LoadersSection = LoadersSection()
+
+
+class PinsSection(_Section):
+    """How much is carried along to stay in ComfyUI's cache."""
+
+    max_chains: Annotated[int, Field(ge=0, le=1000)] = 16
+    ram_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+
+
+class Config(_Section):
+    """The whole of `proxy.toml`."""
+
+    proxy: ProxySection = ProxySection()
+    upstream: UpstreamSection = UpstreamSection()
+    normalizer: NormalizerSection = NormalizerSection()
+    pins: PinsSection = PinsSection()
+
+
+def split_address(value: str) -> tuple[str, int]:
+    """Split `host:port` or `[ipv6]:port`.
+
+    Raises:
+        ValueError: when it is neither.
+    """
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%\w]+)\]|([^:\[\]]*)):(\d{1,5})", value)
+    if match is None or int(match[3]) > 65535:  # noqa: PLR2004 - the highest TCP port
+        raise ValueError('must be "host:port", for example "127.0.0.1:8189" or "[::1]:8189"')
+    return match[1] or match[2] or "0.0.0.0", int(match[3])  # noqa: S104 - ":8189" asks for all interfaces; serve warns
+
+
+def load(path: Path) -> Config:
+    """Read and check a configuration file.
+
+    Raises:
+        ConfigError: when it cannot be read, is no TOML, or a key is unknown or out of range; all faults at once.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        faults = "\n".join(f"{path}:{_line_of(text, fault['loc'])}: {_explain(fault)}" for fault in error.errors())
+        raise ConfigError(faults) from error
+
+
+def keys(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every key with its default, as `section.key`: what the documentation must name."""
+    for name, field in model.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from keys(inner, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", field.default
+
+
+def _line_of(text: str, location: tuple[int | str, ...]) -> int:
+    """The line a key stands on, found by its name below its section's header; 1 where it cannot be told."""
+    *sections, key = [str(part) for part in location if isinstance(part, str)] or [""]
+    header = ".".join(sections)
+    current, header_line = "", 1
+    for number, line in enumerate(text.splitlines(), start=1):
+        if match := re.match(r"\s*\[+\s*([^\]]+?)\s*\]+", line):
+            current = match[1]
+            header_line = number if current in {header, f"{header}.{key}", key} else header_line
+            if current in {f"{header}.{key}".strip("."), key if not header else ""}:
+                return number
+        elif current == header and re.match(rf'\s*"?{re.escape(key)}"?\s*[=.]', line):
+            return number
+    return header_line
+
+
+def _explain(fault: Any) -> str:
+    location = tuple(str(part) for part in fault["loc"])
+    name = ".".join(location)
+    if fault["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(
+            name, [key for key, _ in keys()], n=1, cutoff=0.5
+        ) or difflib.get_close_matches(location[-1], list(_names(location[:-1])), n=1, cutoff=0.5)
+        hint = (
+            f"did you mean {close[0]}?" if close else "remove it, or see docs/configuration.md for the keys there are"
+        )
+        return f"unknown key {name}: {hint}"
+    if fault["type"] == "enum":
+        return f"{name} = {fault['input']!r}: must be one of {', '.join(repr(mode.value) for mode in Mode)}"
+    return f"{name} = {fault['input']!r}: {fault['msg'].removeprefix('Value error, ')}"
+
+
+def _names(sections: tuple[str, ...]) -> Iterator[str]:
+    model: type[BaseModel] = Config
+    for section in sections:
+        field = model.model_fields.get(section)
+        inner = field.annotation if field else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return
+        model = inner
+    yield from model.model_fields
