@@ -1,0 +1,179 @@
+"""A client's prompt in; the same computation out, with its models under names that every client shares.
+
+Two workflows that use the same checkpoint call its loader "4" and "12"; ComfyUI sees two nodes, keeps the instance of
+neither, and drops what one made when the other comes. Here the loaders, and the nodes behind them that only turn models
+into models, get ids that follow from what they load. Everything else stays as it came, and what is not understood
+passes unchanged.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from normalizer.chains import Chain, Member, chains_of, find_members, model_ref, reach, record
+from normalizer.identity import ORDINALS, PREFIX, with_ordinal
+from normalizer.models import ModelRef, ModelSet
+from normalizer.restore import WayBack
+from normalizer.rules import STABLE_ID, UNDECLARED_KEYS, DroppedKey
+from normalizer.schema import Role, Schema
+from normalizer.workflow import LINK_LENGTH, Node, is_link, read_nodes
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change, in the client's terms: which rule, which node, what was there, what is there now, and why."""
+
+    rule: str
+    node_id: str
+    before: Any
+    after: Any
+    reason: str
+
+
+@dataclass(frozen=True)
+class Normalized:
+    """A rewritten prompt, the way back to the client's own, and what was learned about its models.
+
+    `chains` are the loader chains of the nodes that run, for other prompts to carry; `models` all components that the
+    prompt needs; `own` its chain nodes by stable id, as a pin would carry them.
+    """
+
+    prompt: dict[str, Any]
+    way_back: WayBack
+    changes: tuple[Change, ...]
+    chains: tuple[Chain, ...]
+    models: ModelSet
+    own: Mapping[str, dict[str, Any]] = field(default_factory=dict, repr=False)
+
+
+def normalize(prompt: Mapping[str, Any], schema: Schema) -> Normalized:
+    """Rewrite a prompt in API format; the argument is left as it is, and nodes that need no change are shared with it.
+
+    Raises:
+        MalformedPrompt: if the prompt is no object.
+    """
+    nodes = read_nodes(prompt)
+    reached = reach(nodes, schema)
+    rename = not any(_may_look_ids_up(node, schema) for node in nodes.values())
+    members = find_members(nodes, schema, reached.validated, drop=rename)
+    if rename:
+        ids = _assign(members, prompt, kept=_oddly_linked(nodes, members))
+        sent = {node_id: new for node_id, new in ids.items() if new != node_id}
+        offered = ids
+    else:
+        ids, sent = _assign(members, {}, kept=frozenset()), {}
+        offered = {node_id: new for node_id, new in ids.items() if "UNIQUE_ID" not in members[node_id].cls.hidden}
+    dropped = {node_id: member.dropped for node_id, member in members.items() if member.dropped}
+    return Normalized(
+        prompt=_rewritten(prompt, nodes, sent, dropped),
+        way_back=WayBack(ids={new: node_id for node_id, new in sent.items()}, dropped=dropped),
+        changes=tuple(_changes(sent, dropped)),
+        chains=chains_of(members, offered, reached.executed),
+        models=frozenset(_models(nodes, schema, members, reached.executed)),
+        own={ids[node_id]: record(member, ids) for node_id, member in members.items() if node_id in ids},
+    )
+
+
+def _may_look_ids_up(node: Node, schema: Schema) -> bool:
+    """Whether a node may find others by id: a custom class that reads the prompt, or one of which nothing is known."""
+    cls = schema.get(node.class_type)
+    return cls is None or cls.looks_ids_up
+
+
+def _oddly_linked(nodes: Mapping[str, Node], members: Mapping[str, Member]) -> frozenset[str]:
+    """Find chain nodes that are named where ComfyUI sees no link, yet its validation looks the node up (`["4", "0"]`).
+
+    They keep their ids, so that the client reads about the bad link what it would have read without us.
+    """
+    return frozenset(
+        value[0]
+        for node in nodes.values()
+        for value in node.inputs.values()
+        if type(value) is list
+        and len(value) == LINK_LENGTH
+        and isinstance(value[0], str)
+        and value[0] in members
+        and not is_link(value)
+    )
+
+
+def _assign(members: Mapping[str, Member], prompt: Mapping[str, Any], *, kept: frozenset[str]) -> dict[str, str]:
+    """Give each chain node its stable id, except `kept`; no id is given that another node of the prompt keeps.
+
+    Equal nodes are numbered by their exact signature, then by their place in the prompt, so that neither renaming nor
+    (for nodes that differ at all) reordering the client's graph changes an id.
+    """
+    groups: dict[str, list[Member]] = {}
+    for node_id, member in members.items():
+        if node_id not in kept:
+            groups.setdefault(member.key, []).append(member)
+    taken = {
+        node_id for node_id in prompt if node_id.startswith(PREFIX) and (node_id in kept or node_id not in members)
+    }
+    while full := [key for key, group in groups.items() if len(group) + _siblings(key, taken) > ORDINALS]:
+        for key in full:
+            taken.update(member.node.id for member in groups.pop(key))
+    ids: dict[str, str] = {}
+    for key, group in groups.items():
+        free = (new for ordinal in range(ORDINALS) if (new := with_ordinal(key, ordinal)) not in taken)
+        if len(group) > 1:
+            group.sort(key=lambda member: (member.signature, member.node.index))
+        ids.update((member.node.id, new) for member, new in zip(group, free, strict=False))
+    return ids
+
+
+def _siblings(key: str, taken: set[str]) -> int:
+    return sum(node_id[:-2] == key[:-2] for node_id in taken)
+
+
+def _rewritten(
+    prompt: Mapping[str, Any],
+    nodes: Mapping[str, Node],
+    sent: Mapping[str, str],
+    dropped: Mapping[str, tuple[DroppedKey, ...]],
+) -> dict[str, Any]:
+    """Make the prompt that is sent on: nodes and inputs in the client's order, ids and links changed, keys dropped."""
+    result: dict[str, Any] = {}
+    for node_id, raw in prompt.items():
+        node = nodes.get(node_id)
+        inputs = None if node is None else _rewritten_inputs(node.inputs, sent, dropped.get(node_id, ()))
+        result[sent.get(node_id, node_id)] = raw if inputs is None else {**raw, "inputs": inputs}
+    return result
+
+
+def _rewritten_inputs(
+    inputs: dict[str, Any], sent: Mapping[str, str], dropped: tuple[DroppedKey, ...]
+) -> dict[str, Any] | None:
+    """Give the inputs with links to the new ids and without what is dropped, or None if nothing changes."""
+    changed: dict[str, Any] = {}
+    for name, value in inputs.items():
+        if type(value) is list and is_link(value) and value[0] in sent:
+            changed[name] = [sent[value[0]], value[1]]
+    if not changed and not dropped:
+        return None
+    result = {**inputs, **changed}
+    for item in dropped:
+        del result[item.name]
+    return result
+
+
+def _changes(sent: Mapping[str, str], dropped: Mapping[str, tuple[DroppedKey, ...]]) -> Iterator[Change]:
+    for node_id, new in sent.items():
+        yield Change(STABLE_ID.name, node_id, node_id, new, STABLE_ID.reason)
+    for node_id, items in dropped.items():
+        before = {item.name: item.value for item in items}
+        yield Change(UNDECLARED_KEYS.name, node_id, before, None, UNDECLARED_KEYS.reason)
+
+
+def _models(
+    nodes: Mapping[str, Node], schema: Schema, members: Mapping[str, Member], executed: frozenset[str]
+) -> Iterator[ModelRef]:
+    """Name what the nodes that run bring in, chain nodes or not."""
+    for node_id, node in nodes.items():
+        cls = schema.get(node.class_type)
+        if cls is None or cls.role is Role.NEITHER or node_id not in executed:
+            continue
+        member = members.get(node_id)
+        ref = model_ref(cls, node.inputs if member is None else member.values)
+        if ref is not None:
+            yield ref

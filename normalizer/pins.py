@@ -1,0 +1,73 @@
+"""Loader chains of other prompts, carried along so that ComfyUI does not drop what they made.
+
+ComfyUI marks the outputs of every node that a prompt holds, wired or not (`execution.py`, `set_prompt`), and drops or
+releases the others. A pin must not be able to fail or change the prompt that carries it: validation looks at the class
+of every node, so a class that is gone is left out; an output node would run; and two nodes of one id cannot be.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from normalizer.chains import Chain
+from normalizer.normalize import Change, Normalized
+from normalizer.rules import PIN
+from normalizer.schema import Schema
+from normalizer.workflow import is_link
+
+METADATA_SCANNERS: frozenset[str] = frozenset()
+
+
+def carry(normalized: Normalized, chains: Sequence[Chain], schema: Schema) -> Normalized:
+    """Append chains, those to keep most first; what cannot be carried without risk is left out.
+
+    Nodes that the prompt holds already (its own, or of an earlier chain) are shared. Where it holds a node of the same
+    id with other numbers, that node and what would hang on it are left out: the prompt's own variant keeps the files.
+    """
+    if any(_scans(node) for node in normalized.prompt.values()):
+        return normalized
+    prompt = dict(normalized.prompt)
+    held = {node_id: record for node_id, record in normalized.own.items() if node_id in prompt}
+    pins: list[str] = []
+    for chain in chains:
+        for node_id, record in _sound(chain, normalized, held, prompt, schema).items():
+            prompt[node_id] = held[node_id] = record
+            pins.append(node_id)
+    if not pins:
+        return normalized
+    changes = (Change(PIN.name, node_id, None, prompt[node_id], PIN.reason) for node_id in pins)
+    return replace(
+        normalized,
+        prompt=prompt,
+        way_back=replace(normalized.way_back, pins=(*normalized.way_back.pins, *pins)),
+        changes=(*normalized.changes, *changes),
+    )
+
+
+def _scans(node: Any) -> bool:
+    return isinstance(node, Mapping) and node.get("class_type") in METADATA_SCANNERS
+
+
+def _sound(
+    chain: Chain,
+    normalized: Normalized,
+    held: Mapping[str, dict[str, Any]],
+    prompt: Mapping[str, Any],
+    schema: Schema,
+) -> dict[str, dict[str, Any]]:
+    """Pick the nodes of a chain that are to be added, upstream first."""
+    if all(normalized.own.get(node_id) == record for node_id, record in chain.nodes.items()):
+        return {}
+    added: dict[str, dict[str, Any]] = {}
+    usable: set[str] = set()
+    for node_id, record in chain.nodes.items():
+        cls = schema.get(record["class_type"])
+        links = {value[0] for value in record["inputs"].values() if is_link(value)}
+        if cls is None or not cls.pinnable or not links <= usable:
+            continue
+        if node_id not in prompt:
+            added[node_id] = record
+        elif held.get(node_id) != record:
+            continue
+        usable.add(node_id)
+    return added
