@@ -101,6 +101,11 @@ class Schema:
         """Give the class of that name, or None; anything may be asked for."""
         return self.classes.get(class_type) if isinstance(class_type, str) else None
 
+    def entry(self, class_type: str) -> Mapping[str, Any]:
+        """Give what `/object_info` says of a class, for what is not read here (ranges, defaults); empty if unknown."""
+        entry = self._info.get(class_type)
+        return entry if isinstance(entry, Mapping) else {}
+
     def __contains__(self, class_type: object) -> bool:
         return isinstance(class_type, str) and class_type in self.classes
 
