@@ -1,0 +1,125 @@
+"""What the contract is held against: the simulator, a real ComfyUI, and the proxy before each.
+
+The expectations are those of ComfyUI 0.3.64 and 0.33.0, the two releases that the suite was written against. Where
+they differ, a test asks the target's `Capabilities`, never its name. Between the two the line is drawn at 0.33.
+"""
+
+import importlib
+import json
+import os
+import urllib.request
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from tests.contract import prompts
+from tests.contract.client import Client
+from tests.contract.sockets import Socket
+
+REAL_URL = os.environ.get("COMFYUI_URL", "").rstrip("/")
+"""Address of a real ComfyUI that nobody else uses: the suite empties its queue, its history and its caches."""
+
+_CURRENT = (0, 33)
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What one release does that the other does not."""
+
+    current: bool
+    """0.33: ids must be UUIDs, /api/jobs, times in prompts, faults that name the node, cycles found, nosniff."""
+
+    @classmethod
+    def of(cls, version: str) -> "Capabilities":
+        return cls(current=tuple(int(part) for part in version.split(".")[:2]) >= _CURRENT)
+
+
+@dataclass(frozen=True)
+class Target:
+    """One running thing under test.
+
+    Attributes:
+        url: where clients connect.
+        upstream_url: where ComfyUI itself listens; the same as `url` when nothing stands before it.
+        real: whether ComfyUI itself is real, not simulated.
+    """
+
+    url: str
+    upstream_url: str
+    real: bool
+    can: Capabilities
+
+    @property
+    def proxied(self) -> bool:
+        return self.url != self.upstream_url
+
+    @asynccontextmanager
+    async def busy(self, client: Client, socket: Socket, **fields: Any) -> AsyncIterator[str]:
+        """While inside, a prompt runs that ends only when somebody interrupts it; its id is yielded."""
+        prompt, inner = await self.long_prompt(client)
+        prompt_id: str = (await client.submit(prompt, socket.client_id, **fields))["prompt_id"]
+        await socket.until_event("executing", node=inner, prompt_id=prompt_id)
+        try:
+            yield prompt_id
+        finally:
+            await client.post("/interrupt", {"prompt_id": prompt_id})
+            await client.idle()
+
+    async def progressing(self, client: Client) -> tuple[prompts.Prompt, str, list[int]]:
+        """A prompt in which one node tells of its progress, with previews; that node, and the values it will tell."""
+        if await client.get_json("/object_info/SaveImageWebsocket"):
+            return prompts.over_the_socket(prompts.fresh(), images=3), "2", [0, 1, 2]
+        return prompts.long_sampling(await self._checkpoint(client), steps=3), "4", [1, 2, 3]
+
+    async def long_prompt(self, client: Client) -> tuple[prompts.Prompt, str]:
+        """A prompt that runs for many seconds, and the node at which it certainly runs."""
+        if self.real:
+            return prompts.long_blur(), "2"
+        return prompts.long_sampling(await self._checkpoint(client), steps=10_000), "4"
+
+    async def _checkpoint(self, client: Client) -> str:
+        info = await client.get_json("/object_info/CheckpointLoaderSimple")
+        name: str = info["CheckpointLoaderSimple"]["input"]["required"]["ckpt_name"][0][0]
+        return name
+
+
+def real_version() -> str:
+    """The version of the real ComfyUI, empty when there is none."""
+    if not REAL_URL:
+        return ""
+    with urllib.request.urlopen(f"{REAL_URL}/system_stats", timeout=30) as answer:  # noqa: S310 - the user names the address
+        version: str = json.load(answer)["system"]["comfyui_version"]
+        return version
+
+
+@asynccontextmanager
+async def simulator() -> AsyncIterator[Target]:
+    """A simulator of its own, in ComfyUI's default cache mode."""
+    module = importlib.import_module("simulator")
+    async with module.Simulator(module.SimulatorConfig()) as running:
+        version = await _version(running.url)
+        yield Target(running.url, running.url, real=False, can=Capabilities.of(version))
+
+
+@asynccontextmanager
+async def real() -> AsyncIterator[Target]:
+    yield Target(REAL_URL, REAL_URL, real=True, can=Capabilities.of(real_version()))
+
+
+@asynccontextmanager
+async def proxied(upstream: Target) -> AsyncIterator[Target]:
+    """The proxy as it is configured by default, before another target."""
+    module = importlib.import_module("proxy.app")
+    config = importlib.import_module("proxy.config")
+    settings = config.Config(
+        proxy=config.ProxySection(listen="127.0.0.1:0"), upstream=config.UpstreamSection(url=upstream.url)
+    )
+    async with module.running(settings) as app:
+        yield Target(app.url, upstream.url, real=upstream.real, can=upstream.can)
+
+
+async def _version(url: str) -> str:
+    async with Client(url) as client:
+        version: str = (await client.get_json("/system_stats"))["system"]["comfyui_version"]
+        return version
