@@ -56,11 +56,13 @@ def _checked(content: Any, path: Path) -> dict[str, Any]:
 def _check_links(workflow: Mapping[str, Any], path: Path) -> None:
     for node_id, node in workflow.items():
         for name, value in node["inputs"].items():
-            if is_link(value) and value[0] not in workflow:
-                raise _bad(
-                    f"{path}: input {name} of node {node_id!r} comes from node {value[0]!r}, which is not there",
-                    f"{EXPORT_HINT} again",
-                )
+            if not is_link(value):
+                continue
+            where = f"{path}: input {name} of node {node_id!r} comes from"
+            if value[0] not in workflow:
+                raise _bad(f"{where} node {value[0]!r}, which is not there", f"{EXPORT_HINT} again")
+            if not (float(value[1]).is_integer() and value[1] >= 0):
+                raise _bad(f"{where} output {value[1]!r}, which no node has", f"{EXPORT_HINT} again")
 
 
 def _bad(problem: str, remedy: str) -> BadEntry:
