@@ -9,6 +9,7 @@ groups and no measured loads this comes down to the most recently used first.
 Components shared by several chains are counted once. The planner never fails: what does not fit is left out and said.
 """
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -64,7 +65,7 @@ class PinPlan:
 
 def frequency_after(frequency: float, last_used: float, now: float) -> float:
     """A decayed use count, brought from `last_used` to `now`; add 1.0 for a use happening now."""
-    return frequency * 0.5 ** (max(0.0, now - last_used) / HALF_LIFE)
+    return frequency * math.pow(0.5, max(0.0, now - last_used) / HALF_LIFE)
 
 
 def plan(
@@ -87,7 +88,7 @@ def plan(
         size_of: bytes of a component.
         now: monotonic seconds.
     """
-    needs = _first_needs(foresight)
+    needs = first_needs(foresight)
     ranked = sorted((_rank(candidate, needs, groups, size_of, now) for candidate in candidates), key=_Ranked.order)
     packing = _Packing(budget, own, size_of)
     reasons: dict[str, PinReason] = {}
@@ -148,7 +149,7 @@ def _rank(
     density = _density(candidate, size_of, now)
     if group is not None and group.keep is Keep.ALWAYS:
         why = f"group {group.name!r} is always kept"
-        place = (0.0, -priority, -density, -candidate.last_used)
+        place: tuple[float, ...] = (0.0, -priority, -density, -candidate.last_used)
     elif needed is not None:
         why = f"prompt {needed} of the queue needs it"
         place = (1.0, float(needed), -priority, -density, -candidate.last_used)
@@ -171,7 +172,7 @@ def _decide(item: _Ranked, packing: "_Packing") -> PinReason:
     return PinReason(item.key, item.chain.models, kept, item.why if text is None else text)
 
 
-def _first_needs(foresight: Sequence[ModelSet]) -> dict[ModelRef, int]:
+def first_needs(foresight: Sequence[ModelSet]) -> dict[ModelRef, int]:
     """The place in the queue, from 1, of the first prompt that needs each component."""
     needs: dict[ModelRef, int] = {}
     for place, wanted in enumerate(foresight, start=1):

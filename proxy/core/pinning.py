@@ -1,0 +1,64 @@
+"""What to carry along with the next prompt, by all that is known about one upstream.
+
+Ties together what the pin planner needs: which chains are still there to be kept, what the machine can take now, what
+was learned from trouble, and what the operator wants. Whoever sends prompts asks `plan` just before each.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from normalizer import Chain
+from normalizer.models import ModelSet
+from proxy.core.budget import Budget, Lesson, Limits, Machine, allowed_pins, make_budget
+from proxy.core.eviction import Candidate, PinPlan, plan
+from proxy.core.evidence import Ending, PromptEnded, ResidencyEvent, UpstreamDied, UpstreamStarted
+from proxy.core.flags import UpstreamFlags
+from proxy.core.groups import Group
+from proxy.core.residency import Residency
+
+
+class PinPlanner:
+    """Plans the pins of one upstream. It hands every event on to its `residency`."""
+
+    def __init__(self, residency: Residency, limits: Limits, groups: Sequence[Group]) -> None:
+        self.residency = residency
+        self._limits = limits
+        self._groups = groups
+        self._flags = UpstreamFlags()
+        self._machine = Machine(0, 0)
+        self._lesson = Lesson()
+
+    @property
+    def budget(self) -> Budget:
+        """What one prompt and its pins may take now."""
+        return make_budget(self._machine, self._flags, self._limits, self.residency.usage(), self._lesson)
+
+    def handle(self, event: ResidencyEvent, now: float) -> None:
+        """Take in one event: learn from trouble, then let the residency see it."""
+        allowed = allowed_pins(self._machine, self._flags, self._limits)
+        match event:
+            case UpstreamStarted(flags=flags, machine=machine):
+                self._flags, self._machine = flags, machine
+            case UpstreamDied() if self.residency.running_with_pins:
+                self._lesson = self._lesson.died(allowed)
+            case PromptEnded(ending=Ending.SUCCESS):
+                self._lesson = self._lesson.prompt_done(allowed)
+            case PromptEnded(ending=Ending.OUT_OF_MEMORY, prompt_id=prompt_id):
+                self._lesson = self._lesson.ran_out(self.residency.pinned_bytes(prompt_id), allowed)
+            case _:
+                pass
+        self.residency.handle(event, now)
+
+    def plan(
+        self, candidates: Iterable[Candidate], own: Sequence[Chain], foresight: Sequence[ModelSet], now: float
+    ) -> PinPlan:
+        """The chains to carry along with a prompt that is sent now.
+
+        Args:
+            candidates: the chains seen lately; whether ComfyUI can still hold them is filled in here.
+            own: the chains of the prompt itself.
+            foresight: the components of the prompts expected after it, the next one first.
+            now: monotonic seconds.
+        """
+        known = [replace(item, alive=self.residency.will_hold(item.chain)) for item in candidates]
+        return plan(known, own, self.budget, foresight, self._groups, self.residency.sizes.bytes_of, now)

@@ -1,0 +1,275 @@
+"""Where every component is, as far as it can be known.
+
+An order by assumed residency is an order by wishful thinking. So a model of ComfyUI's memory (`memory_model`) predicts
+the tier of each component before a prompt runs, and everything that is seen corrects it: cache hits, loaders that ran,
+late first steps, memory readings. What makes the model worthless (an out-of-memory error, `/free`, a new process,
+somebody else's prompt) makes it doubt or forget, and its predictions are scored by independent timing.
+
+One `Residency` for each upstream. Events in, answers out; seconds are the caller's monotonic ones.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import assert_never
+
+from normalizer import Chain
+from normalizer.models import ModelRef, ModelSet
+from proxy.core.accuracy import Accuracy
+from proxy.core.budget import Usage
+from proxy.core.costs import LoadCosts
+from proxy.core.eviction import first_needs
+from proxy.core.evidence import (
+    Ending,
+    MemoryRead,
+    ModelsFreed,
+    NodesCached,
+    PromptEnded,
+    PromptRecalled,
+    PromptSent,
+    PromptStarted,
+    ResidencyEvent,
+    SizesRead,
+    UpstreamDied,
+    UpstreamStarted,
+)
+from proxy.core.flags import UpstreamFlags
+from proxy.core.judge import Flight, Judge
+from proxy.core.memory_model import NodeCache, Vram, cache_keys
+from proxy.core.sizes import Size, Sizes
+from proxy.core.tiers import Tier
+
+REMEMBERED = 1024
+"""Components whose last use is remembered at most."""
+SMALLEST_STEP = 64 * 1024**2
+"""Bytes under which a step between two memory readings is noise."""
+
+
+@dataclass(frozen=True, slots=True)
+class ComponentState:
+    """One component as `status` shows it. `last_used` in monotonic seconds; `needed_in` counts prompts, from 1."""
+
+    ref: ModelRef
+    tier: Tier
+    size: Size
+    last_used: float | None
+    needed_in: int | None
+    pinned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Idle:
+    """A reading while nothing ran: bytes free in RAM and VRAM together, and what was held."""
+
+    free: int
+    held: frozenset[ModelRef]
+
+
+class Residency:
+    """The tiers of one upstream's components. `costs` is taught what loading costs."""
+
+    def __init__(self, sizes: Sizes, costs: LoadCosts) -> None:
+        self.sizes = sizes
+        self._judge = Judge(sizes, costs)
+        self._flags = UpstreamFlags()
+        self._cache = NodeCache(self._flags, 0)
+        self._vram = Vram(self._flags, 0)
+        self._ignorant = True
+        self._components: dict[str, ModelRef] = {}
+        self._flights: dict[str, Flight] = {}
+        self._last_used: dict[ModelRef, float] = {}
+        self._reading = MemoryRead()
+        self._idle: _Idle | None = None
+        self._free_later: ModelsFreed | None = None
+
+    # Answers
+
+    def tier(self, ref: ModelRef) -> Tier:
+        """Where this component's weights are now."""
+        alive = self._cache.alive(ref)
+        if not alive:
+            return Tier.UNKNOWN if alive is None or self._ignorant else Tier.COLD
+        resident = self._vram.resident(ref, self.sizes.bytes_of(ref))
+        if resident is None:
+            return Tier.UNKNOWN
+        return Tier.HOT if resident else Tier.WARM
+
+    def will_hold(self, chain: Chain) -> bool:
+        """Whether ComfyUI can still hold this chain when a prompt sent now begins: else a pin would keep nothing."""
+        alive = any(map(self._cache.holds_node, chain.nodes)) or self._ignorant
+        for flight in self._flights.values():
+            mine = any(key.node_id in chain.nodes for key in flight.own)
+            carried = any(key.node_id in chain.nodes for key in flight.pins)
+            if mine:
+                alive = True
+            elif not flight.started and not carried and self._cache.forgets_uncarried:
+                alive = False
+        return alive
+
+    def usage(self) -> Usage:
+        """What is in use, for the budget."""
+        resident = sum(map(self.sizes.bytes_of, self._cache.refs()))
+        return Usage(self._reading.ram_free, resident, self._reading.vram_free, self._vram.loaded_bytes)
+
+    def pinned_bytes(self, prompt_id: str) -> int:
+        """The bytes that the pins of a sent prompt add to its own components."""
+        flight = self._flights.get(prompt_id)
+        if flight is None:
+            return 0
+        return sum(map(self.sizes.bytes_of, set(flight.pins.values()) - set(flight.own.values())))
+
+    @property
+    def running_with_pins(self) -> bool:
+        """Whether a prompt that carries pins is running."""
+        return any(flight.started and flight.pins for flight in self._flights.values())
+
+    def accuracy(self) -> Accuracy:
+        """How often the predicted tier was the one that timing showed."""
+        return self._judge.scores.accuracy()
+
+    def components(self, foresight: Sequence[ModelSet] = ()) -> tuple[ComponentState, ...]:
+        """All components that were used or are held, the most recently used first."""
+        pinned = {ref for flight in self._flights.values() for ref in flight.pins.values()}
+        needed = first_needs(foresight)
+        states = [
+            ComponentState(ref, self.tier(ref), self.sizes.size(ref), used, needed.get(ref), ref in pinned)
+            for ref, used in self._last_used.items()
+        ]
+        return tuple(sorted(states, key=lambda state: (-(state.last_used or 0.0), state.ref)))
+
+    # Events
+
+    def handle(self, event: ResidencyEvent, now: float) -> None:  # noqa: C901 - a table of events, one line each
+        """Take in one event."""
+        match event:
+            case UpstreamStarted():
+                self._begin(event)
+            case UpstreamDied():
+                self._lose_everything()
+            case SizesRead():
+                self.sizes.listed(event.sizes)
+            case MemoryRead():
+                self._read(event)
+            case PromptSent():
+                self._send(event)
+            case PromptRecalled():
+                self._flights.pop(event.prompt_id, None)
+            case PromptStarted():
+                self._start(event.prompt_id, now)
+            case NodesCached():
+                self._see_cached(event)
+            case PromptEnded():
+                self._end(event)
+            case ModelsFreed():
+                self._free(event)
+            case _:
+                assert_never(event)
+
+    def _begin(self, event: UpstreamStarted) -> None:
+        self._flags = event.flags
+        self._cache = NodeCache(event.flags, event.machine.host_ram)
+        self._vram = Vram(event.flags, event.machine.vram)
+        self._lose_everything()
+        self._ignorant = not event.fresh
+
+    def _lose_everything(self) -> None:
+        self._cache.clear()
+        self._vram.unload_all()
+        self._flights.clear()
+        self._free_later = None
+        self._ignorant = False
+        self._idle = None
+
+    def _read(self, event: MemoryRead) -> None:
+        self._reading = event
+        if self._running():
+            return
+        if event.vram_total is not None and event.vram_free is not None:
+            self._vram.observe(event.vram_total, event.vram_free)
+        if event.ram_free is not None:
+            self._measure_step(_Idle(event.ram_free + (event.vram_free or 0), self._cache.refs()))
+
+    def _measure_step(self, idle: "_Idle") -> None:
+        """One component more than at the last idle reading, and nothing less: the step is its size."""
+        before, self._idle = self._idle, idle
+        if before is None or not before.held < idle.held:
+            return
+        new = idle.held - before.held
+        step = before.free - idle.free
+        if len(new) == 1 and step >= SMALLEST_STEP:
+            self.sizes.measured(next(iter(new)), step)
+
+    def _send(self, event: PromptSent) -> None:
+        self._components |= event.components
+        self._flights[event.prompt_id] = Flight(
+            event, cache_keys(event.own, self._components), cache_keys(event.pins, self._components)
+        )
+
+    def _start(self, prompt_id: str, now: float) -> None:
+        flight = self._flights.get(prompt_id)
+        if flight is None:
+            self._cache.doubt()
+            self._vram.doubt()
+            return
+        if flight.started:
+            return
+        flight.started = True
+        flight.predicted = {ref: self.tier(ref) for ref in flight.own.values()}
+        flight.held = frozenset(filter(self._cache.holds, flight.own))
+        flight.known = self._cache.refs() & frozenset(flight.own.values())
+        nodes = {**flight.pins, **flight.own}
+        others = flight.sent.node_count - len({key.node_id for key in nodes})
+        self._cache.start(nodes, others, self.sizes.bytes_of, self._reading.host_ram_free)
+        for key, ref in flight.own.items():
+            self._cache.put(key, ref)
+            self._last_used.pop(ref, None)
+            self._last_used[ref] = now
+        while len(self._last_used) > REMEMBERED:
+            del self._last_used[next(iter(self._last_used))]
+        self._vram.keep_only(self._cache.refs())
+        self._ignorant = self._ignorant and not self._cache.forgets_uncarried
+
+    def _see_cached(self, event: NodesCached) -> None:
+        flight = self._flights.get(event.prompt_id)
+        if flight is None:
+            return
+        flight.cached = event.nodes
+        for key, ref in flight.pins.items():
+            if key.node_id in event.nodes:
+                self._cache.put(key, ref)
+            else:
+                self._cache.remove(key)
+
+    def _end(self, event: PromptEnded) -> None:
+        flight = self._flights.pop(event.prompt_id, None)
+        if flight is not None:
+            for finding in self._judge.settle(flight, event, self._flags):
+                if {finding.predicted, finding.seen} == {Tier.HOT, Tier.WARM}:
+                    self._vram.missed(was_hot=finding.seen is Tier.HOT)
+            for key in flight.own:
+                if key.node_id not in flight.cached and key.node_id not in event.node_seconds:
+                    self._cache.remove(key)
+            for use in event.uses:
+                self._vram.use(sorted(use.refs), self.sizes.bytes_of)
+        if event.ending is Ending.OUT_OF_MEMORY or not self._flags.smart_memory:
+            self._vram.unload_all()
+        self._cache.end_prompt()
+        self._vram.keep_only(self._cache.refs())
+        if self._free_later is not None and not self._running():
+            self._free(self._free_later)
+
+    def _free(self, event: ModelsFreed) -> None:
+        """ComfyUI frees between two prompts (`main.py`, `prompt_worker`)."""
+        if self._running():
+            earlier = self._free_later or ModelsFreed(unload_models=False, free_memory=False)
+            self._free_later = ModelsFreed(
+                earlier.unload_models or event.unload_models, earlier.free_memory or event.free_memory
+            )
+            return
+        self._free_later = None
+        self._vram.unload_all()
+        if event.free_memory:
+            self._cache.clear()
+            self._ignorant = False
+
+    def _running(self) -> bool:
+        return any(flight.started for flight in self._flights.values())
