@@ -1,0 +1,84 @@
+"""ComfyUI's command line, as far as the simulator acts on it (ComfyUI comfy/cli_args.py)."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .config import DEFAULT_MODELS, CacheMode, SimulatorConfig
+
+
+def _parser() -> argparse.ArgumentParser:
+    defaults = SimulatorConfig()
+    parser = argparse.ArgumentParser(
+        prog="python -m simulator",
+        description=__doc__,
+        epilog="Other flags of ComfyUI are only reported by /system_stats.",
+    )
+    parser.add_argument("--listen", default=defaults.host, nargs="?", const="0.0.0.0", metavar="IP")  # noqa: S104  # as ComfyUI
+    parser.add_argument("--port", type=int, default=8188)
+    cache = parser.add_mutually_exclusive_group()
+    cache.add_argument("--cache-ram", type=float, nargs="*", default=[], metavar="GB")
+    cache.add_argument("--cache-classic", action="store_true")
+    cache.add_argument("--cache-lru", type=int, default=0, metavar="N")
+    cache.add_argument("--cache-none", action="store_true")
+    cache.add_argument("--high-ram", action="store_true")
+    parser.add_argument("--highvram", action="store_true")
+    parser.add_argument("--gpu-only", action="store_true")
+    parser.add_argument("--disable-smart-memory", action="store_true")
+    parser.add_argument("--reserve-vram", type=float, default=None, metavar="GB")
+    parser.add_argument("--preview-method", default="none", choices=["none", "auto", "latent2rgb", "taesd"])
+    parser.add_argument("--disable-metadata", action="store_true")
+    parser.add_argument("--enable-cors-header", default=None, nargs="?", const="*", metavar="ORIGIN")
+    parser.add_argument("--enable-compress-response-body", action="store_true")
+    parser.add_argument("--max-upload-size", type=float, default=defaults.max_upload_mb, metavar="MB")
+    machine = parser.add_argument_group("the simulated machine")
+    machine.add_argument("--time-scale", type=float, default=1.0, metavar="X", help="simulated seconds per second")
+    machine.add_argument("--ram", type=float, default=defaults.ram_gb, metavar="GB")
+    machine.add_argument("--vram", type=float, default=defaults.vram_gb, metavar="GB")
+    machine.add_argument("--disk", type=float, default=defaults.disk_gbps, metavar="GB/s")
+    machine.add_argument("--pcie", type=float, default=defaults.pcie_gbps, metavar="GB/s")
+    machine.add_argument("--step-seconds", type=float, default=defaults.step_seconds, metavar="S")
+    machine.add_argument("--models", type=Path, metavar="JSON", help='{"folder": {"file": bytes}}')
+    machine.add_argument("--object-info", type=Path, metavar="JSON", help="an answer of GET /object_info")
+    return parser
+
+
+def _cache_mode(args: argparse.Namespace) -> CacheMode:
+    if args.cache_classic or args.high_ram:
+        return CacheMode.CLASSIC
+    if args.cache_lru > 0:
+        return CacheMode.LRU
+    return CacheMode.NONE if args.cache_none else CacheMode.RAM
+
+
+def parse(words: Sequence[str]) -> SimulatorConfig:
+    """The configuration that a command line asks for; exits with a message where it is wrong."""
+    args, rest = _parser().parse_known_args(words)
+    models: Any = DEFAULT_MODELS if args.models is None else json.loads(args.models.read_text(encoding="utf-8"))
+    return SimulatorConfig(
+        host=args.listen,
+        port=args.port,
+        cache=_cache_mode(args),
+        cache_lru=args.cache_lru,
+        cache_ram=tuple(args.cache_ram),
+        ram_gb=args.ram,
+        vram_gb=args.vram,
+        disk_gbps=args.disk,
+        pcie_gbps=args.pcie,
+        step_seconds=args.step_seconds,
+        time_scale=args.time_scale,
+        models=models,
+        object_info_file=args.object_info,
+        highvram=args.highvram,
+        gpu_only=args.gpu_only,
+        disable_smart_memory=args.disable_smart_memory,
+        reserve_vram_gb=args.reserve_vram,
+        preview_method=args.preview_method,
+        disable_metadata=args.disable_metadata,
+        cors_origin=args.enable_cors_header,
+        compress=args.enable_compress_response_body,
+        max_upload_mb=args.max_upload_size,
+        extra_flags=tuple(rest),
+    )

@@ -1,0 +1,114 @@
+"""The simulated computer and what is installed on it: clock, memory, disk, model files, folders."""
+
+import mimetypes
+from collections.abc import Mapping
+from pathlib import Path
+
+from .clock import Clock
+from .config import GB, SimulatorConfig
+from .ledger import DiskRead, Ledger, Transfer
+from .memory import Killed, Memory, Move
+
+# ComfyUI folder_paths.py: the folders every installation has, in its order.
+MODEL_FOLDERS = (
+    "checkpoints", "configs", "loras", "vae", "text_encoders", "diffusion_models", "clip_vision", "style_models",
+    "embeddings", "diffusers", "vae_approx", "controlnet", "gligen", "upscale_models", "latent_upscale_models",
+    "custom_nodes", "datasets", "hypernetworks", "photomaker", "classifiers", "model_patches", "audio_encoders",
+    "background_removal", "frame_interpolation", "geometry_estimation", "optical_flow", "detection",
+)  # fmt: skip
+_LEGACY_NAMES = {"unet": "diffusion_models", "clip": "text_encoders"}
+
+
+class Directories:
+    """Folders of one simulated installation, below one root that the simulator owns."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.output = root / "output"
+        self.input = root / "input"
+        self.temp = root / "temp"
+        self.user = root / "user"
+        self.web = root / "web"
+
+    def by_type(self, name: str) -> Path | None:
+        """The folder that a client may name by its type (ComfyUI folder_paths.py, `get_directory_by_type`)."""
+        return {"output": self.output, "temp": self.temp, "input": self.input}.get(name)
+
+    def annotated(self, name: str) -> tuple[str, Path | None]:
+        """Split `file.png [input]` into name and folder (ComfyUI folder_paths.py, `annotated_filepath`)."""
+        for kind, folder in (("output", self.output), ("input", self.input), ("temp", self.temp)):
+            suffix = f"[{kind}]"
+            if name.endswith(suffix):
+                return name[: -len(suffix) - 1], folder
+        return name, None
+
+
+class Machine:
+    """One life of the simulated computer: its memories are empty when it is made.
+
+    Args:
+        config: how large and fast it is.
+        clock: its time.
+        ledger: where reads are written down.
+        directories: its folders.
+    """
+
+    def __init__(self, config: SimulatorConfig, clock: Clock, ledger: Ledger, directories: Directories) -> None:
+        self.config = config
+        self.clock = clock
+        self.ledger = ledger
+        self.directories = directories
+        self.memory = Memory(config)
+
+    def folders(self) -> list[str]:
+        """Names of all model folders."""
+        return list(dict.fromkeys((*MODEL_FOLDERS, *map(self._folder, self.config.models))))
+
+    def files(self, folder: str) -> Mapping[str, int]:
+        """Names and sizes of the files in a model folder, by name."""
+        wanted = self._folder(folder)
+        found = {
+            name: size
+            for each, files in self.config.models.items()
+            if self._folder(each) == wanted
+            for name, size in files.items()
+        }
+        return dict(sorted(found.items()))
+
+    def size_of(self, folder: str | None, name: str) -> int:
+        """Bytes of a file; without a folder all are searched; an unknown file has the default size."""
+        folders = self.folders() if folder is None else [folder]
+        for each in folders:
+            if name in (files := self.files(each)):
+                return files[name]
+        return self.config.default_model_bytes
+
+    def input_images(self) -> list[str]:
+        """Images in the input folder, by name."""
+        found = [path.name for path in self.directories.input.iterdir() if path.is_file()]
+        return sorted(name for name in found if (mimetypes.guess_type(name)[0] or "").startswith("image/"))
+
+    async def read(self, file: str, nbytes: int, prompt_id: str, node_id: str, class_type: str) -> None:
+        """Read a file into RAM: takes time, and is written down.
+
+        Raises:
+            Killed: it does not fit; the time until then has passed.
+        """
+        seconds = nbytes / (self.config.disk_gbps * GB)
+        free = self.memory.ram_free
+        if nbytes > free:
+            await self.clock.sleep(seconds * free / nbytes)
+            raise Killed("out of memory: killed")
+        await self.clock.sleep(seconds)
+        self.ledger.reads.append(DiskRead(file, nbytes, seconds, prompt_id, node_id, class_type))
+
+    async def moved(self, moves: list[Move], prompt_id: str) -> None:
+        """Let the time of transfers pass and write them down."""
+        for move in moves:
+            seconds = abs(move.bytes) / (self.config.pcie_gbps * GB)
+            await self.clock.sleep(seconds)
+            self.ledger.transfers.append(Transfer(move.file, move.bytes, seconds, prompt_id))
+
+    @staticmethod
+    def _folder(name: str) -> str:
+        return _LEGACY_NAMES.get(name, name)

@@ -1,0 +1,292 @@
+"""Nodes that make trouble on demand, named as a custom node pack for tests would name them.
+
+They cover what core nodes do not show: instance state, undeclared inputs, unique ids, expansion, failures, custom
+events, binary events, a slow IS_CHANGED, a node that reads the prompt.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from simulator.memory import DeviceOutOfMemoryError
+from simulator.values import Patcher, Wrapped, patcher_of
+
+from .base import Call, Node, Spec
+from .loaders import LoraLoader
+from .reading import read_weights
+from .sampling import Latent, as_text, sample
+
+_CHECKPOINTS = ["m1", "m2", "m3", "m4", "m5", "m6"]
+_LORAS = ["l1", "l2", "l3", "l4", "sub\\l5", "None"]
+_SEED = ("INT", {"default": 0, "min": 0, "max": 0xFFFFFFFFFFFFFFFF, "control_after_generate": True})
+_SALT = ("INT", {"default": 0, "max": 0xFFFFFFFFFFFFFFFF})
+_STRENGTH = ("FLOAT", {"default": 1.0, "min": -100.0, "max": 100.0, "step": 0.01})
+_UNIQUE_ID: Mapping[str, Any] = {"unique_id": "UNIQUE_ID"}
+_STEP_MEGAPIXELS = 0.1
+_IS_CHANGED_SECONDS = 0.3
+
+
+class _TestNode(Node):
+    CATEGORY = "comfykeep_test"
+    MODULE = "custom_nodes.comfykeep_test_nodes"
+
+
+class FakeCheckpointLoader(_TestNode):
+    """A checkpoint without a file list."""
+
+    NAME = "FakeCheckpointLoader"
+    REQUIRED: ClassVar[Mapping[str, Spec]] = {"ckpt_name": (_CHECKPOINTS,)}
+    RETURN_TYPES = ("MODEL", "CLIP", "VAE")
+
+    async def run(self, call: Call, *, ckpt_name: str) -> Any:
+        """See Node."""
+        model, clip, vae = await read_weights(call, None, ckpt_name, ("MODEL", "CLIP", "VAE"), (0.8, 0.15, 0.05))
+        return Patcher(model), Wrapped(Patcher(clip)), Wrapped(Patcher(vae))
+
+
+class FakeLoraLoader(LoraLoader):
+    """A LoRA loader of a custom pack; keeps its last file as the core one does."""
+
+    NAME = "FakeLoraLoader"
+    DISPLAY_NAME = ""
+    CATEGORY = _TestNode.CATEGORY
+    MODULE = _TestNode.MODULE
+    REQUIRED: ClassVar[Mapping[str, Spec]] = {
+        "model": ("MODEL",),
+        "clip": ("CLIP",),
+        "lora_name": (_LORAS,),
+        "strength_model": _STRENGTH,
+        "strength_clip": _STRENGTH,
+    }
+
+
+class FakeSampler(_TestNode):
+    """Steps with progress."""
+
+    NAME = "FakeSampler"
+    REQUIRED: ClassVar[Mapping[str, Spec]] = {
+        "model": ("MODEL",),
+        "positive": ("STRING", {"default": "", "multiline": True}),
+        "seed": _SEED,
+        "steps": ("INT", {"default": 5, "min": 1, "max": 100000}),
+    }
+    RETURN_TYPES = ("LATENT",)
+
+    async def run(self, call: Call, *, model: Any, positive: str, seed: int, steps: int) -> Any:
+        """See Node."""
+        await sample(call, model, steps, _STEP_MEGAPIXELS)
+        latent = Latent((1, 4, 8, 8))
+        latent.origin = f"{model}|{positive}|{seed}|{steps}"
+        call.machine.memory.take(latent)
+        return ({"samples": latent},)
+
+
+class FakePowerLora(_TestNode):
+    """Takes every LoRA as an undeclared input, as rgthree's Power Lora Loader does."""
+
+    NAME = "FakePowerLora"
+    ACCEPTS_ALL = True
+    RETURN_TYPES = ("MODEL", "CLIP")
+
+    @classmethod
+    def info(cls, machine: Any) -> dict[str, Any]:
+        """See Node; the schema shows no inputs at all."""
+        entry = super().info(machine)
+        entry["input"] = {"required": {}, "optional": {}, "hidden": {}}
+        entry["input_order"] = {"required": [], "optional": [], "hidden": []}
+        return entry
+
+    async def run(self, call: Call, *, model: Any = None, clip: Any = None, **loras: Any) -> Any:
+        """See Node."""
+        for name, value in loras.items():
+            if name.upper().startswith("LORA_") and isinstance(value, dict) and value.get("on"):
+                await read_weights(call, None, str(value.get("lora")), ("LORA",))
+        return model, clip
+
+
+class FakePromptLookup(_TestNode):
+    """Finds a node of the prompt by its id."""
+
+    NAME = "FakePromptLookup"
+    REQUIRED: ClassVar[Mapping[str, Spec]] = {"node_id": ("STRING", {"default": "1"})}
+    HIDDEN: ClassVar[Mapping[str, Any]] = {"prompt": "PROMPT"}
+    RETURN_TYPES = ("STRING",)
+
+    async def run(self, call: Call, *, node_id: str, prompt: Any = None) -> Any:
+        """See Node."""
+        del call
+        return (prompt[str(node_id)]["class_type"],)
+
+
+class FakeUniqueIdLoader(_TestNode):
+    """A loader whose results are cached per node id."""
+
+    NAME = "FakeUniqueIdLoader"
+    REQUIRED: ClassVar[Mapping[str, Spec]] = {"name": (_CHECKPOINTS,)}
+    HIDDEN = _UNIQUE_ID
+    RETURN_TYPES = ("MODEL",)
+
+    async def run(self, call: Call, *, name: str, unique_id: str | None = None) -> Any:
+        """See Node."""
+        del unique_id
+        (model,) = await read_weights(call, None, name, ("MODEL",))
+        return (Patcher(model),)
+
+
+class FakeSelfLoader(_TestNode):
+    """A loader that keeps the whole model in its instance."""
+
+    NAME = "FakeSelfLoader"
+    REQUIRED: ClassVar[Mapping[str, Spec]] = {"name": (_CHECKPOINTS,)}
+    OPTIONAL: ClassVar[Mapping[str, Spec]] = {"salt": ("INT", {"default": 0})}
+    RETURN_TYPES = ("MODEL",)
+
+    def __init__(self) -> None:
+        self._kept: tuple[str, Patcher] | None = None
+
+    async def run(self, call: Call, *, name: str, salt: int = 0) -> Any:
+        """See Node."""
+        del salt
+        if self._kept is None or self._kept[0] != name:
+            (model,) = await read_weights(call, None, name, ("MODEL",))
+            self._kept = name, Patcher(model)
+        return (self._kept[1],)
+
+
+class FakeOutput(_TestNode):
+    """An output node that shows anything as text."""
+
+    NAME = "FakeOutput"
+    OUTPUT_NODE = True
+    REQUIRED: ClassVar[Mapping[str, Spec]] = {"value": ("*",)}
+
+    async def run(self, call: Call, *, value: Any) -> Any:
+        """See Node."""
+        del call
+        if isinstance(value, dict):
+            samples = value.get("samples")
+            return {"ui": {"text": [str(samples.origin) if isinstance(samples, Latent) else "dict"]}}
+        return {"ui": {"text": [as_text(value) if patcher_of(value) is None else str(value)]}}
+
+
+class FakeSlowIsChanged(_TestNode):
+    """A loader that takes its time to say whether its file changed."""
+
+    NAME = "FakeSlowIsChanged"
+    FINGERPRINT = True
+    REQUIRED: ClassVar[Mapping[str, Spec]] = {"name": (_CHECKPOINTS,)}
+    RETURN_TYPES = ("MODEL",)
+
+    @classmethod
+    async def fingerprint(cls, call: Call, **inputs: Any) -> Any:
+        """See Node."""
+        del inputs
+        await call.machine.clock.sleep(_IS_CHANGED_SECONDS)
+        return "constant"
+
+    async def run(self, call: Call, *, name: str) -> Any:
+        """See Node."""
+        (model,) = await read_weights(call, None, name, ("MODEL",))
+        return (Patcher(model),)
+
+
+class FakeRaise(_TestNode):
+    """Fails as asked: with an ordinary error, or as the GPU runs out of memory."""
+
+    NAME = "FakeRaise"
+    REQUIRED: ClassVar[Mapping[str, Spec]] = {"value": ("*",), "mode": (["ok", "error", "oom"],)}
+    OPTIONAL: ClassVar[Mapping[str, Spec]] = {"salt": _SALT}
+    RETURN_TYPES = ("*",)
+
+    async def run(self, call: Call, *, value: Any, mode: str, salt: int = 0) -> Any:
+        """See Node."""
+        del call, salt
+        if mode == "error":
+            raise RuntimeError("FakeRaise: asked to fail")
+        if mode == "oom":
+            raise DeviceOutOfMemoryError("FakeRaise: CUDA out of memory (pretended). Tried to allocate 2.00 GiB")
+        return (value,)
+
+
+class FakeCustomEvent(_TestNode):
+    """Sends an event of its own."""
+
+    NAME = "FakeCustomEvent"
+    REQUIRED: ClassVar[Mapping[str, Spec]] = {"value": ("*",), "to": (["client", "broadcast"],)}
+    OPTIONAL: ClassVar[Mapping[str, Spec]] = {"salt": _SALT}
+    HIDDEN = _UNIQUE_ID
+    RETURN_TYPES = ("*",)
+
+    async def run(self, call: Call, *, value: Any, to: str, salt: int = 0, unique_id: str | None = None) -> Any:
+        """See Node."""
+        del salt
+        event = {"node": unique_id, "value": 1}
+        if to == "broadcast":
+            call.send("fake.event", event, None)
+        elif call.client_id is not None:
+            call.send("fake.event", event, call.client_id)
+        return (value,)
+
+
+class FakeExpand(_TestNode):
+    """Expands into a sampler, and a loader where one is asked for."""
+
+    NAME = "FakeExpand"
+    REQUIRED: ClassVar[Mapping[str, Spec]] = {
+        "model": ("MODEL",),
+        "seed": ("INT", {"default": 0, "min": 0, "max": 0xFFFFFFFFFFFFFFFF}),
+        "steps": ("INT", {"default": 5, "min": 1, "max": 1000}),
+        "inner_ckpt": (["none", *_CHECKPOINTS],),
+    }
+    RETURN_TYPES = ("LATENT",)
+
+    async def run(self, call: Call, *, model: Any, seed: int, steps: int, inner_ckpt: str) -> Any:
+        """See Node."""
+        graph = call.builder()
+        if inner_ckpt != "none":
+            model = [graph.node("FakeCheckpointLoader", "loader", ckpt_name=inner_ckpt), 0]
+        sampler = graph.node("FakeSampler", "sampler", model=model, positive="expanded", seed=seed, steps=steps)
+        return {"result": ([sampler, 0],), "expand": graph.finish()}
+
+
+class FakeBinary(_TestNode):
+    """Sends progress texts and previews."""
+
+    NAME = "FakeBinary"
+    REQUIRED: ClassVar[Mapping[str, Spec]] = {
+        "value": ("*",),
+        "steps": ("INT", {"default": 3, "min": 1, "max": 1000}),
+        "to": (["client", "broadcast"],),
+    }
+    OPTIONAL: ClassVar[Mapping[str, Spec]] = {"salt": _SALT}
+    HIDDEN = _UNIQUE_ID
+    RETURN_TYPES = ("*",)
+
+    async def run(  # its inputs
+        self, call: Call, *, value: Any, steps: int, to: str, salt: int = 0, unique_id: str | None = None
+    ) -> Any:
+        """See Node."""
+        del salt, unique_id
+        for step in range(steps):
+            call.check_interrupt()
+            if to == "broadcast" or call.client_id is not None:
+                call.send_text(f"step {step + 1} of {steps} \u00e4\u4f60", call.client_id if to == "client" else None)
+            await call.machine.clock.sleep(call.machine.config.step_seconds * _STEP_MEGAPIXELS)
+            call.progress(step + 1, steps, preview=True, always=True)
+        return (value,)
+
+
+NODES: tuple[type[Node], ...] = (
+    FakeCheckpointLoader,
+    FakeLoraLoader,
+    FakeSampler,
+    FakePowerLora,
+    FakePromptLookup,
+    FakeUniqueIdLoader,
+    FakeSelfLoader,
+    FakeOutput,
+    FakeSlowIsChanged,
+    FakeRaise,
+    FakeCustomEvent,
+    FakeExpand,
+    FakeBinary,
+)

@@ -1,0 +1,72 @@
+"""Uploading images: /upload/image and /upload/mask (ComfyUI server.py)."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+from multidict import MultiDictProxy
+
+from simulator.process import Process
+
+Form = MultiDictProxy[Any]
+
+
+def routes(process: Process) -> list[web.RouteDef]:
+    """Routes of this module."""
+
+    async def upload_image(request: web.Request) -> web.Response:
+        return _store(process, await request.post())
+
+    async def upload_mask(request: web.Request) -> web.Response:
+        form = await request.post()
+        return _store(process, form, original=json.loads(str(form.get("original_ref"))))
+
+    return [web.post("/upload/image", upload_image), web.post("/upload/mask", upload_mask)]
+
+
+def _store(process: Process, form: Form, original: Any = None) -> web.Response:
+    """Store an upload; a mask is stored as it came, where ComfyUI puts it into the original's alpha channel."""
+    image = form.get("image")
+    kind = form.get("type")
+    kind = "input" if kind is None else kind
+    folder = process.machine.directories.by_type(kind)
+    if folder is None:
+        raise ValueError(f"unknown type {kind}")  # ComfyUI: UnboundLocalError, a 500 as well
+    if not isinstance(image, web.FileField):
+        return web.Response(status=400)
+    if not image.filename:
+        return web.Response(status=400)
+    subfolder = str(form.get("subfolder", ""))
+    target = folder / os.path.normpath(subfolder)
+    path = Path(os.path.abspath(target / image.filename))  # noqa: PTH100  # links stay as they are
+    if not path.is_relative_to(folder):
+        return web.Response(status=400)
+    target.mkdir(parents=True, exist_ok=True)
+    data = image.file.read()
+    name = image.filename
+    if form.get("overwrite") not in {"true", "1"}:
+        name = _free_name(target, name, data)
+    if original is None or _exists(process, original):
+        (target / name).write_bytes(data)
+    return web.json_response({"name": name, "subfolder": subfolder, "type": kind})
+
+
+def _exists(process: Process, original: dict[str, Any]) -> bool:
+    name, folder = process.machine.directories.annotated(original["filename"])
+    folder = folder or process.machine.directories.by_type(original.get("type", "output"))
+    return folder is not None and (folder / original.get("subfolder", "") / name).is_file()
+
+
+def _free_name(folder: Path, name: str, data: bytes) -> str:
+    """A name that is free, or that holds the same content already."""
+    digest = hashlib.sha256(data).digest()
+    stem, suffix = os.path.splitext(name)  # noqa: PTH122  # the name may have folders in it
+    candidate = name
+    index = 1
+    while (folder / candidate).exists() and hashlib.sha256((folder / candidate).read_bytes()).digest() != digest:
+        candidate = f"{stem} ({index}){suffix}"
+        index += 1
+    return candidate
