@@ -13,7 +13,7 @@ import asyncio
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote, unquote_plus
 
 from websockets.asyncio.client import ClientConnection
 from websockets.client import ClientProtocol
@@ -29,6 +29,8 @@ from proxy.wire.headers import HeaderList, response_headers, without_handshake
 _CLOSE_TIMEOUT = 10.0
 _ASCII = "".join(map(chr, range(33, 127)))
 _SERVER_ERRORS = 500
+_CLIENT_ID = "clientId"
+_CREDENTIALS = frozenset({"authorization", "cookie"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,31 @@ class Knock:
 
     target: str
     headers: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def client_id(self) -> str:
+        """The id that ComfyUI will take from the query (its first `clientId`); empty if it will invent one."""
+        return next((value for name, value in parse_qsl(self._query, keep_blank_values=True) if name == _CLIENT_ID), "")
+
+    @property
+    def credentials(self) -> frozenset[tuple[str, str]]:
+        """What custom nodes may judge a client by: cookies, authorization, and whatever else is in the query."""
+        headers = {(name.lower(), value) for name, value in self.headers if name.lower() in _CREDENTIALS}
+        return frozenset(headers | {("", part) for part in self._other_parts()})
+
+    def under(self, client_id: str) -> "Knock":
+        """The same with this client id in the query."""
+        if self.client_id == client_id:
+            return self
+        query = "&".join([*self._other_parts(), f"{_CLIENT_ID}={quote(client_id, safe='')}"])
+        return Knock(f"{self.target.partition('?')[0]}?{query}", self.headers)
+
+    @property
+    def _query(self) -> str:
+        return self.target.partition("?")[2]
+
+    def _other_parts(self) -> list[str]:
+        return [part for part in self._query.split("&") if part and unquote_plus(part.partition("=")[0]) != _CLIENT_ID]
 
 
 @dataclass(frozen=True, slots=True)
