@@ -135,15 +135,15 @@ class Worker:
         return calls, True
 
     def _carry_out(self, committer: Committer, calls: Sequence[Call]) -> None:
-        """Writes that follow each other share a commit; what was kept is tried again at every turn."""
-        if committer.kept and all(call.kind is Kind.READ for call in calls):
-            self._deliver(committer, committer.write([]))
+        """Writes that follow each other share a commit; what was kept is tried again with the last, or after reads."""
         for reading, group in groupby(calls, key=lambda call: call.kind is Kind.READ):
             if reading:
                 for call in group:
                     self._deliver(committer, [committer.read(call)])
             else:
                 self._deliver(committer, committer.write(list(group)))
+        if committer.kept and (not calls or calls[-1].kind is Kind.READ):
+            self._deliver(committer, committer.write([]))
 
     def _deliver(self, committer: Committer, settled: Sequence[Settled]) -> None:
         """Tell the event loop what became of calls, and of the journal."""

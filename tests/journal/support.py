@@ -1,5 +1,6 @@
 """What the journal's tests share: records, a sight of the database from inside, and a disk that fills up."""
 
+import random
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -47,3 +48,8 @@ def held_up(journal: Journal) -> Iterator[None]:
     finally:
         release.set()
     assert not blocker.cancelled()
+
+
+def body_of(number: int) -> bytes:
+    """A body that tells its prompt's number; some are large, so that a commit is cut in the middle of one."""
+    return random.Random(number).randbytes(number * 7919 % 30_000)  # noqa: S311 - no secret
