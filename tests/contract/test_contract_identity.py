@@ -1,0 +1,84 @@
+"""What the proxy does not answer itself is ComfyUI's own answer, byte for byte."""
+
+import pytest
+
+from tests.contract import prompts
+from tests.contract.client import Answer, Client
+from tests.contract.sockets import Socket
+from tests.contract.targets import Target
+
+HOP_BY_HOP = {"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"}
+"""Headers that belong to one connection, not to the answer (RFC 9110, 7.6.1)."""
+
+PATHS = [
+    "/",
+    "/features",
+    "/object_info/VAELoader",
+    "/models",
+    "/experiment/models/vae",
+    "/extensions",
+    "/userdata?dir=nothing-here",
+    "/userdata/a%2Fb.json",
+    "/view?filename=..",
+    "/view?filename=a%20b%2Bc.png",
+    "/no/such/route",
+    "/queue",
+    "/prompt",
+    "/history",
+    "/history/unknown",
+    "/history?max_items=x",
+    "/api/jobs",
+    "/api/jobs/unknown",
+    "/api/jobs?limit=x",
+]
+
+
+@pytest.fixture(autouse=True)
+def _only_before_something(target: Target) -> None:
+    if not target.proxied:
+        pytest.skip("nothing stands before it")
+
+
+def comparable(answer: Answer) -> tuple[int, list[tuple[str, str]], bytes]:
+    headers = [(name.lower(), value) for name, value in answer.headers.items()]
+    return answer.status, sorted(h for h in headers if h[0] not in HOP_BY_HOP | {"date"}), answer.body
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "DELETE"])
+@pytest.mark.parametrize("path", PATHS)
+async def test_the_same_answer(client: Client, target: Target, method: str, path: str) -> None:
+    async with Client(target.upstream_url) as direct:
+        expected = await direct.request(method, path)
+    assert comparable(await client.request(method, path)) == comparable(expected)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{}, {"Range": "bytes=3-9"}, {"Range": "bytes=9999999-"}, {"If-None-Match": "*"}, {"Accept-Encoding": "gzip"}],
+)
+async def test_the_same_picture(client: Client, socket: Socket, target: Target, headers: dict[str, str]) -> None:
+    run = await client.run(prompts.image(prompts.fresh()), socket)
+    (image,) = run.outputs["2"]["images"]
+    path = f"/view?filename={image['filename']}&subfolder=&type=temp"
+    async with Client(target.upstream_url) as direct:
+        expected = await direct.request("GET", path, headers=headers)
+    assert comparable(await client.request("GET", path, headers=headers)) == comparable(expected)
+
+
+async def test_what_went_in_through_the_one_is_seen_through_the_other(client: Client, target: Target) -> None:
+    """A prompt submitted behind the proxy's back is in its queue view, history and events like any other."""
+    async with Client(target.upstream_url) as direct, client.socket() as page:
+        prompt_id = (await direct.submit(prompts.text(f"behind {prompts.fresh()}")))["prompt_id"]
+        entry = await client.history(prompt_id)
+        assert entry == await direct.history(prompt_id)
+        assert "executing" not in {event.kind for event in page.events(prompt_id)}
+
+
+async def test_a_prompt_that_needs_no_change_is_kept_as_it_came(client: Client, socket: Socket, target: Target) -> None:
+    """History through the proxy has nothing that was not sent; ComfyUI's own may."""
+    prompt = prompts.text(f"plain {prompts.fresh()}")
+    run = await client.run(prompt, socket, extra_data={"mine": 1})
+    extra = (await client.history(run.prompt_id))["prompt"][3]
+    assert extra.keys() - {"create_time"} == {"mine", "client_id"}
+    async with Client(target.upstream_url) as direct:
+        assert (await direct.history(run.prompt_id))["outputs"] == (await client.history(run.prompt_id))["outputs"]
