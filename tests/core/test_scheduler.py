@@ -1,0 +1,70 @@
+"""Scripts: what the scheduler wants done, event by event."""
+
+from proxy.core import events as ev
+from proxy.core.settings import Settings, Validate
+from proxy.core.tiers import Tier
+from tests.playbook import Playbook, ready, submit
+
+
+def started(settings: Settings | None = None) -> Playbook:
+    """ComfyUI is there, runs r and has s staged; both need model m, which is loaded."""
+    play = Playbook(settings)
+    play.shelf.put(Tier.HOT, "m")
+    play.when(ready()).then()
+    play.when(submit("r")).then("Dispatch r, validating")
+    play.when(ev.Dispatched("r")).then("Accept r")
+    play.when(ev.Started("r")).then()
+    play.when(submit("s")).then("Dispatch s, validating")
+    return play.when(ev.Dispatched("s")).then("Accept s")
+
+
+def test_the_first_prompts_go_straight_to_comfyui() -> None:
+    started()
+
+
+def test_a_prompt_that_must_wait_is_probed_and_then_held() -> None:
+    play = started()
+    play.when(submit("a")).then("Probe a")
+    play.when(ev.ProbeAccepted("a")).then("Accept a")
+    play.when(ev.Finished("r", run_seconds=5.0), after=5).then("End r, finished", "Dispatch a")
+    play.when(ev.Dispatched("a")).then()
+
+
+def test_an_invalid_prompt_is_refused_by_a_probe() -> None:
+    play = started()
+    play.when(submit("a")).then("Probe a")
+    play.when(ev.ProbeRefused("a")).then("Refuse a")
+
+
+def test_an_invalid_prompt_is_refused_by_its_dispatch() -> None:
+    play = Playbook()
+    play.when(ready()).then()
+    play.when(submit("a")).then("Dispatch a, validating")
+    play.when(ev.DispatchRefused("a")).then("Refuse a")
+
+
+def test_without_comfyui_prompts_are_taken_unchecked() -> None:
+    play = Playbook()
+    play.when(submit("a")).then("Accept a, unchecked")
+    play.when(ready()).then("Dispatch a")
+    play.when(ev.DispatchRefused("a")).then("End a, failed [invalid]")
+
+
+def test_validation_at_dispatch_sends_no_probes() -> None:
+    play = started(Settings(validate=Validate.DISPATCH))
+    play.when(submit("a")).then("Accept a, unchecked")
+
+
+def test_loaded_models_go_first() -> None:
+    play = started()
+    play.when(submit("x", "n")).then("Probe x")
+    play.when(ev.ProbeAccepted("x")).then("Accept x")
+    play.when(submit("y", "m")).then("Probe y")
+    play.when(ev.ProbeAccepted("y")).then("Accept y")
+    play.when(ev.Finished("r"), after=5).then("End r, finished", "Dispatch y [resident]")
+
+
+def test_a_lost_comfyui_gives_everything_back_in_order() -> None:
+    play = started()
+    play.when(ev.UpstreamLost()).then()
+    play.when(ready(new_process=True), after=30).then("Hold r, attempts 1", "Hold s", "Dispatch r [oldest]")
