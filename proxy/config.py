@@ -7,22 +7,14 @@ import difflib
 import re
 import tomllib
 from collections.abc import Iterator
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from proxy.core.mode import Mode
 from proxy.errors import ConfigError
-
-
-class Mode(StrEnum):
-    """How far the proxy goes: `observe` changes nothing, `pins` rewrites prompts, `full` also holds the queue."""
-
-    OBSERVE = "observe"
-    PINS = "pins"
-    FULL = "full"
 
 
 class _Section(BaseModel):

@@ -7,6 +7,7 @@ clients know how to show that shape. Every error that reaches a client from here
 
 The hierarchy::
 
+    ConfigError                     a configuration file that cannot be used; told at start, never to a client
     ComfykeepError
     ├── DownstreamError             the client's doing (4xx), or a refusal addressed to it
     │   └── ShuttingDown            503: this process is going away
@@ -17,6 +18,10 @@ The hierarchy::
 
 from collections.abc import Mapping
 from typing import Any
+
+
+class ConfigError(Exception):
+    """A configuration that cannot be used: one line for each fault, with file, line, key and remedy."""
 
 
 class ComfykeepError(Exception):

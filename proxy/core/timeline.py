@@ -9,17 +9,9 @@ Source: ComfyUI execution.py, `PromptExecutor.execute_async` and `execute`.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
 
-
-class Outcome(StrEnum):
-    """How a prompt ended."""
-
-    SUCCESS = "success"
-    ERROR = "error"
-    INTERRUPTED = "interrupted"
-
+from proxy.core.events import Outcome
 
 _ENDS = {
     "execution_success": Outcome.SUCCESS,

@@ -8,6 +8,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from proxy.errors import DownstreamError
+from proxy.upstream.client import Answer
 from proxy.upstream.dial import Refusal
 from proxy.wire.headers import HeaderList
 
@@ -42,6 +43,14 @@ async def pass_refusal(request: web.Request, refusal: Refusal) -> PassedResponse
     response = PassedResponse(refusal.status, refusal.reason, refusal.headers)
     await response.prepare(request)
     await response.write_eof(refusal.body)
+    return response
+
+
+async def respond(request: web.Request, answer: Answer) -> PassedResponse:
+    """Give a client an answer that was read to its end."""
+    response = PassedResponse(answer.status, answer.reason, answer.headers)
+    await response.prepare(request)
+    await response.write_eof(answer.body)
     return response
 
 

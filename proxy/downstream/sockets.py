@@ -93,16 +93,21 @@ class Sockets:
         *,
         buffer_limit: int = BUFFER_LIMIT,
     ) -> None:
-        """`forward` answers requests that are no WebSocket handshake; `buffer_limit` is in bytes per client."""
+        """`forward` answers requests that want no WebSocket; `buffer_limit` is in bytes per client."""
         self._feed = feed
         self._forward = forward
         self._buffer_limit = buffer_limit
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Serve one client until it leaves, is told to, or is dropped. Raises ShuttingDown before the 101."""
+        """Serve one client until it leaves, is told to, or is dropped.
+
+        Raises ShuttingDown or web.HTTPBadRequest before the 101.
+        """
         socket = web.WebSocketResponse()
-        if not socket.can_prepare(request).ok:
+        if "Upgrade" not in request.headers:
             return await self._forward(request)
+        if not socket.can_prepare(request).ok:
+            await socket.prepare(request)  # raises the 400 that ComfyUI's would
         sink = ClientSink(self._buffer_limit)
         knock = Knock(raw_target(request), tuple(request_headers(request.raw_headers)))
         try:

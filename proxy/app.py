@@ -1,0 +1,87 @@
+"""Puts the parts together, from configuration to listening port."""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from proxy.config import Config
+from proxy.core.budget import Limits
+from proxy.downstream.middleware import access_rules, errors_as_json
+from proxy.downstream.passthrough import Passthrough
+from proxy.downstream.routes import add_routes
+from proxy.downstream.sockets import Sockets
+from proxy.downstream.tunnel import Tunnel
+from proxy.engine import Engine
+from proxy.engine.comfy import Upstream
+from proxy.upstream.client import UpstreamClient
+from proxy.upstream.feed import Feed
+from proxy.upstream.schema import SchemaKeeper
+from proxy.upstream.stats import StatsReader
+
+_HEAD_LIMIT = 1 << 20
+"""Bytes of a request line or of one header: ComfyUI decides what is too long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A proxy that listens at `url`."""
+
+    url: str
+    engine: Engine
+
+
+@asynccontextmanager
+async def running(config: Config) -> AsyncIterator[Running]:
+    """Run a proxy inside the current event loop for as long as the context is open.
+
+    Raises:
+        OSError: when the address cannot be listened on.
+    """
+    url = config.upstream.url
+    async with UpstreamClient(url) as client:
+        engine = Engine(
+            _upstream(config, client), config.proxy.mode, time.monotonic, lambda observer: Feed(url, observer)
+        )
+        runner = web.AppRunner(
+            _application(engine, client),
+            access_log=None,
+            auto_decompress=False,  # bodies are passed on as they came
+            handler_cancellation=True,  # a client that leaves ends what is fetched for it
+            max_line_size=_HEAD_LIMIT,
+            max_field_size=_HEAD_LIMIT,
+        )
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, config.proxy.host, config.proxy.port).start()
+            await engine.start()
+            yield Running(_address(runner), engine)
+        finally:
+            await engine.close()
+            await runner.cleanup()
+
+
+def _upstream(config: Config, client: UpstreamClient) -> Upstream:
+    loaders = config.normalizer.loaders
+    return Upstream(
+        client,
+        SchemaKeeper(client, include=loaders.include, exclude=loaders.exclude),
+        StatsReader(client),
+        Limits(max_chains=config.pins.max_chains, ram_share=config.pins.ram_share),
+    )
+
+
+def _application(engine: Engine, client: UpstreamClient) -> web.Application:
+    passthrough = Passthrough(client, Tunnel(client.base_url))
+    rules = access_rules(lambda: engine.upstream.flags.cors_origin, passthrough.takes)
+    app = web.Application(middlewares=[rules, errors_as_json])
+    add_routes(app, engine, Sockets(engine.feed, passthrough.forward))
+    passthrough.install(app)
+    return app
+
+
+def _address(runner: web.AppRunner) -> str:
+    host, port = runner.addresses[0][:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,27 @@
+"""Which routes the proxy answers itself. Everything that is not in this table is passed on."""
+
+from aiohttp import web
+
+from proxy.downstream.control import Control
+from proxy.downstream.restored import Restored
+from proxy.downstream.sockets import Sockets
+from proxy.downstream.submit import Submit
+from proxy.engine import Engine
+
+
+def add_routes(app: web.Application, engine: Engine, sockets: Sockets) -> None:
+    """Add the routes to `app`; ComfyUI's own also exist under `/api`."""
+    submit, restored, control = Submit(engine), Restored(engine), Control(engine)
+    for prefix in ("", "/api"):
+        app.router.add_post(f"{prefix}/prompt", submit.handle)
+        app.router.add_post(f"{prefix}/free", submit.free)
+        app.router.add_get(f"{prefix}/ws", sockets.handle, allow_head=False)
+        app.router.add_get(f"{prefix}/queue", restored.queue, allow_head=False)
+        app.router.add_get(f"{prefix}/history", restored.history, allow_head=False)
+        app.router.add_get(f"{prefix}/history/{{prompt_id}}", restored.history, allow_head=False)
+    app.router.add_get("/api/jobs", restored.jobs, allow_head=False)
+    app.router.add_get("/api/jobs/{job_id}", restored.job, allow_head=False)
+    app.router.add_get("/comfykeep/status", control.status)
+    app.router.add_get("/comfykeep/mode", control.get_mode)
+    app.router.add_put("/comfykeep/mode", control.set_mode)
+    app.router.add_get("/comfykeep/prompts/{prompt_id}", control.prompt)

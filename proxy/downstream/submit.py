@@ -1,0 +1,63 @@
+"""Requests whose bodies are read: prompts, to be rewritten, and orders to free memory, to be remembered."""
+
+import json
+
+from aiohttp import web
+
+from proxy.downstream.answers import raw_target, respond
+from proxy.engine import Engine, Submission
+from proxy.errors import DownstreamError
+from proxy.wire.headers import request_headers
+
+
+class Submit:
+    """Takes prompts in and hands them to the engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Submit one prompt and give ComfyUI's answer in the client's terms.
+
+        Raises:
+            DownstreamError: 413 for a body above ComfyUI's own limit, 400 for what would harm ComfyUI.
+            UpstreamError: when ComfyUI does not answer.
+        """
+        submission = Submission(
+            target=raw_target(request),
+            headers=tuple(request_headers(request.raw_headers)),
+            body=await self._body(request),
+            charset=request.charset or "utf-8",
+            bypass=request.headers.get("X-Comfykeep", "").strip().lower() == "bypass",
+        )
+        return await respond(request, await self._engine.submit(submission))
+
+    async def free(self, request: web.Request) -> web.StreamResponse:
+        """`POST /free`: what ComfyUI holds is not known any more.
+
+        Raises:
+            UpstreamError: when ComfyUI does not answer.
+        """
+        body = await self._body(request)
+        headers = [item for item in request_headers(request.raw_headers) if item[0].lower() != "content-length"]
+        answer = await self._engine.upstream.client.post(raw_target(request), body, headers)
+        if answer.ok:
+            wanted = json.loads(body)
+            self._engine.freed(
+                unload_models=bool(wanted.get("unload_models")), free_memory=bool(wanted.get("free_memory"))
+            )
+        return await respond(request, answer)
+
+    async def _body(self, request: web.Request) -> bytes:
+        limit = self._engine.body_limit
+        body = bytearray()
+        async for piece in request.content.iter_any():
+            body += piece
+            if len(body) > limit:
+                raise DownstreamError(
+                    f"the body is larger than the {limit} bytes that ComfyUI takes",
+                    status=413,
+                    type="body_too_large",
+                    details="Send inputs with /upload/image, or start ComfyUI with a larger --max-upload-size.",
+                )
+        return bytes(body)

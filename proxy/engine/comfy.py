@@ -1,0 +1,97 @@
+"""All that belongs to one ComfyUI: its address, its schema, what it runs on, what it was seen to hold.
+
+There is one of these today. Everything that will differ between several GPUs sits here, and nothing else does.
+"""
+
+import logging
+from collections.abc import Sequence
+
+from normalizer import Chain, Normalized
+from proxy.core.account import LoadBook
+from proxy.core.budget import Lesson, Limits, Machine, make_budget
+from proxy.core.chain_book import ChainBook
+from proxy.core.costs import LoadCosts
+from proxy.core.eviction import plan
+from proxy.core.evidence import ModelsFreed, SizesRead, UpstreamDied, UpstreamStarted
+from proxy.core.flags import CacheMode, UpstreamFlags
+from proxy.core.residency import Residency
+from proxy.core.sizes import Sizes
+from proxy.errors import UpstreamError
+from proxy.upstream.client import UpstreamClient
+from proxy.upstream.schema import SchemaKeeper
+from proxy.upstream.stats import StatsReader, SystemStats
+
+log = logging.getLogger(__name__)
+
+MEBIBYTE = 1 << 20
+
+
+class Upstream:
+    """One ComfyUI, as far as it is known."""
+
+    def __init__(self, client: UpstreamClient, schema: SchemaKeeper, stats: StatsReader, limits: Limits) -> None:
+        self.client = client
+        self.schema = schema
+        self.stats: SystemStats | None = None
+        self.chain_book = ChainBook()
+        self.load_book = LoadBook()
+        self.residency = Residency(Sizes(), LoadCosts())
+        self.limits = limits
+        self.lesson = Lesson()
+        self._reader = stats
+
+    @property
+    def flags(self) -> UpstreamFlags:
+        """What ComfyUI was started with; the defaults until it has told."""
+        return self.stats.flags if self.stats else UpstreamFlags()
+
+    @property
+    def machine(self) -> Machine:
+        """The memory that ComfyUI may use; none until it has told."""
+        return self.stats.machine if self.stats else Machine(0, 0)
+
+    @property
+    def body_limit(self) -> int:
+        """Bytes of a request body that ComfyUI takes at most."""
+        return round(self.flags.max_upload_mb * MEBIBYTE)
+
+    @property
+    def keeps_alone(self) -> bool:
+        """Whether ComfyUI keeps models across workflows by its flags, so that pins are not to be thanked for it."""
+        flags = self.flags
+        if flags.cache is CacheMode.RAM_PRESSURE:
+            return flags.thresholds(self.machine.host_ram).inactive < self.machine.host_ram // 2
+        return flags.cache is CacheMode.LRU
+
+    async def learn(self, now: float, *, fresh: bool) -> None:
+        """Read what a ComfyUI that has just answered is and has.
+
+        Raises:
+            UpstreamError: when it went away again.
+        """
+        self.stats = await self._reader.read()
+        self.residency.handle(UpstreamStarted(self.flags, self.machine, fresh), now)
+        try:
+            self.residency.handle(SizesRead(await self._reader.read_sizes()), now)
+        except UpstreamError as error:
+            log.info("file sizes are not to be had, so models count as large: %s", error)
+        await self.schema.load()
+
+    def lost(self, now: float) -> None:
+        """ComfyUI is gone, and with it everything it held."""
+        self.residency.handle(UpstreamDied(), now)
+        self.load_book.disturb()
+        self.schema.forget()
+
+    def freed(self, event: ModelsFreed, now: float) -> None:
+        """Somebody told ComfyUI to free memory."""
+        self.residency.handle(event, now)
+        self.load_book.disturb()
+
+    def pins_for(self, normalized: Normalized, now: float) -> Sequence[Chain]:
+        """The chains to carry along with a prompt that is sent now."""
+        if self.stats is None:
+            return ()
+        budget = make_budget(self.machine, self.flags, self.limits, self.residency.usage(), self.lesson)
+        candidates = self.chain_book.candidates()
+        return plan(candidates, normalized.chains, budget, (), (), self.residency.sizes.bytes_of, now).chosen

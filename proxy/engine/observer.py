@@ -1,0 +1,149 @@
+"""Every frame that ComfyUI sends passes here: it tells what runs, and it goes on in the client's own terms.
+
+A frame that needs no change is passed on as the bytes it came as, and the frequent ones (progress, previews) are not
+even parsed then.
+
+For a prompt without a client id ComfyUI broadcasts progress, previews and interruptions and sends the rest to nobody.
+Such a prompt runs under the proxy's own id here, so that its events are seen; they are then broadcast or suppressed by
+the same rule.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+from normalizer import WayBack, mentions_sent_id
+from proxy.core.events import Outcome
+from proxy.engine.records import Handling, Record, Records
+from proxy.upstream.attachment import Delivery
+from proxy.wire.frames import (
+    BinaryFrame,
+    Frame,
+    Message,
+    PreviewWithMetadata,
+    ProgressText,
+    build_text,
+    parse_binary,
+    parse_text,
+)
+
+_BROADCAST = frozenset({"progress", "progress_state", "execution_interrupted"})
+"""Text events that ComfyUI sends to all when the prompt has no client id."""
+
+_FREQUENT = ('{"type": "progress"', '{"type": "progress_state"')
+"""How frames begin that say nothing about starts, ends or nodes, and come many times a second."""
+
+
+class FrameObserver:
+    """Keeps the timelines of running prompts and restores frames. All methods return at once."""
+
+    def __init__(
+        self,
+        records: Records,
+        *,
+        clock: Callable[[], float],
+        on_end: Callable[[Record, Outcome], None],
+        on_status: Callable[[int], None],
+    ) -> None:
+        """`on_status` is told ComfyUI's `queue_remaining` whenever it is broadcast."""
+        self.own_id = ""
+        self.running: Record | None = None
+        self.remaining = 0
+        self._records = records
+        self._clock = clock
+        self._on_end = on_end
+        self._on_status = on_status
+
+    def observe(self, client_id: str, frame: Frame) -> Iterable[Delivery]:
+        """Take in one frame from the socket of `client_id`; what shall go to whom."""
+        if isinstance(frame, bytes):
+            return self._route_binary(client_id, frame)
+        if frame.startswith(_FREQUENT) and not mentions_sent_id(frame):
+            return (Delivery(frame, None if client_id == self.own_id else client_id),)
+        message = parse_text(frame)
+        if message is None:
+            return () if client_id == self.own_id else (Delivery(frame, client_id),)
+        record = self._take_in(client_id, message)
+        restored = self._restored(message, record)
+        if client_id != self.own_id:
+            return () if restored is None else (Delivery(restored, client_id),)
+        return self._from_own(message, record, restored)
+
+    def executing(self, client_id: str) -> str | None:
+        """The node that runs now for this client, in its own terms; None if none of its prompts runs."""
+        record = self.running
+        if record is None or record.client_id != client_id or record.timeline.current_node is None:
+            return None
+        node = record.timeline.current_node
+        return record.way_back.node_id(node) if record.way_back else node
+
+    def _take_in(self, client_id: str, message: Message) -> Record | None:
+        data = message.data if isinstance(message.data, dict) else {}
+        if message.type == "status":
+            self._take_status(client_id, data)
+            return None
+        prompt_id = data.get("prompt_id")
+        record = self._records.get(prompt_id)
+        if record is None and message.type == "execution_start" and isinstance(prompt_id, str):
+            # Passed on as it came, and faster than the answer to its submission.
+            record = Record(prompt_id, Handling.OBSERVED, client_id=client_id)
+            self._records.add(record)
+        if record is None:
+            return self.running
+        ended = record.timeline.handle(message.type, data, self._clock())
+        if message.type == "execution_start":
+            self.running = record
+        elif ended:
+            self.running = None if self.running is record else self.running
+            self._on_end(record, record.timeline.outcome or Outcome.ERROR)
+        return record
+
+    def _take_status(self, client_id: str, data: dict[str, Any]) -> None:
+        if client_id != self.own_id:
+            return
+        status = data.get("status")
+        info = status.get("exec_info") if isinstance(status, dict) else None
+        remaining = info.get("queue_remaining") if isinstance(info, dict) else None
+        if isinstance(remaining, int):
+            self.remaining = remaining
+            self._on_status(remaining)
+
+    def _restored(self, message: Message, record: Record | None) -> str | None:
+        way_back = _way_back(record)
+        if way_back is None or not mentions_sent_id(message.raw):
+            return message.raw
+        data = way_back.event(message.type, message.data)
+        return None if data is None else build_text(message.type, data)
+
+    def _from_own(self, message: Message, record: Record | None, restored: str | None) -> Iterable[Delivery]:
+        if restored is None or record is None or not record.broadcast or message.type not in _BROADCAST:
+            return ()
+        return (Delivery(restored, None),)
+
+    def _route_binary(self, client_id: str, frame: bytes) -> Iterable[Delivery]:
+        target = None if client_id == self.own_id else client_id
+        way_back = _way_back(self.running)
+        if way_back is None or not mentions_sent_id(frame[:_HEADER_SEARCHED]):
+            return (Delivery(frame, target),)
+        restored = restore_binary(parse_binary(frame), way_back)
+        return () if restored is None else (Delivery(restored, target),)
+
+
+_HEADER_SEARCHED = 4096
+"""Bytes at the head of a binary frame in which node ids stand; the rest is an image or a text."""
+
+
+def restore_binary(frame: BinaryFrame, way_back: WayBack) -> bytes | None:
+    """A binary frame in the client's terms; None if it is about a pin."""
+    if isinstance(frame, ProgressText):
+        if way_back.is_pin(frame.node_id):
+            return None
+        return replace(frame, node_id=way_back.node_id(frame.node_id)).build()
+    if isinstance(frame, PreviewWithMetadata):
+        metadata = way_back.event("preview", frame.metadata)
+        return None if metadata is None else replace(frame, metadata=metadata).build()
+    return frame.build()
+
+
+def _way_back(record: Record | None) -> WayBack | None:
+    return None if record is None else record.way_back

@@ -1,0 +1,86 @@
+"""Prompts that go on as the bytes they came as: in `observe`, with `X-Comfykeep: bypass`, and what nobody understands.
+
+They are looked at all the same, so that the account of what pins would have saved is complete.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from normalizer import MalformedPrompt, Normalized, Schema, normalize
+from proxy.engine.bookkeeping import Bookkeeping
+from proxy.engine.comfy import Upstream
+from proxy.engine.records import Archive, Handling, Record, Records, components_of
+from proxy.engine.submission import Draft, Submission, draft, parse, shape_fault
+from proxy.errors import DownstreamError
+from proxy.upstream.client import Answer
+
+_SERVER_ERROR = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a prompt would have been, had it been rewritten."""
+
+    original: Draft
+    normalized: Normalized
+    schema: Schema
+
+
+class Passing:
+    """Passes submissions on and keeps records of them."""
+
+    def __init__(self, upstream: Upstream, records: Records, books: Bookkeeping, clock: Callable[[], float]) -> None:
+        self._upstream = upstream
+        self._records = records
+        self._books = books
+        self._clock = clock
+
+    async def look_at(self, submission: Submission) -> Look | None:
+        """Normalize a prompt without changing it; None when it is not understood."""
+        try:
+            original = draft(parse(submission))
+            if original is None:
+                return None
+            schema = await self._upstream.schema.cover(original.class_types)
+            return Look(original, normalize(original.prompt, schema), schema)
+        except (DownstreamError, MalformedPrompt):
+            return None
+
+    async def post(self, submission: Submission) -> Answer:
+        """Send a submission on, untouched.
+
+        Raises:
+            UpstreamError: when ComfyUI does not answer.
+        """
+        headers = submission.headers_without("content-length", "expect")
+        return await self._upstream.client.post(submission.target, submission.body, headers)
+
+    async def post_misfit(self, submission: Submission, payload: object) -> Answer:
+        """Send on what is not understood; where ComfyUI could not even read it, say so.
+
+        Raises:
+            DownstreamError: instead of ComfyUI's 500 page.
+            UpstreamError: when ComfyUI does not answer.
+        """
+        answer = await self.post(submission)
+        if answer.status == _SERVER_ERROR and (fault := shape_fault(payload)):
+            raise DownstreamError("ComfyUI cannot read this body", type="invalid_prompt", details=fault)
+        return answer
+
+    def note(self, answer: Answer, look: Look, handling: Handling) -> None:
+        """Keep a record of a prompt that was accepted; its first events may have been seen before."""
+        try:
+            prompt_id = answer.json()["prompt_id"]
+        except (ValueError, KeyError, TypeError):
+            return
+        record = self._records.get(prompt_id) or Record(prompt_id, handling)
+        record.handling = handling
+        record.client_id = look.original.client_id
+        record.components = components_of(look.normalized, look.schema)
+        record.stable_ids = {old: new for new, old in look.normalized.way_back.ids.items()}
+        record.chains = look.normalized.chains
+        record.archive = Archive.of(look.original.prompt, look.original.prompt, ())
+        if record.timeline.outcome is None:
+            self._records.add(record)
+        else:
+            self._books.close(record, record.timeline.outcome, self._clock())

@@ -1,0 +1,140 @@
+"""Sends one prompt to ComfyUI and brings back the answer in the client's terms.
+
+Two things must never happen. A pin must not cost a client its prompt: an answer that blames a pin is not passed on, the
+prompt goes again without pins. And a prompt must not run twice because an answer got lost: whether ComfyUI has it is
+settled by looking into its queue and its history, never by sending again.
+"""
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+from urllib.parse import quote
+
+from normalizer import Chain, Normalized, Schema, WayBack, carry
+from proxy.engine.comfy import Upstream
+from proxy.engine.records import Archive, Record
+from proxy.engine.submission import Draft, Submission, compose
+from proxy.errors import UpstreamError, UpstreamUnreachable
+from proxy.upstream.client import Answer
+
+log = logging.getLogger(__name__)
+
+_OK = 200
+_SERVER_ERROR = 500
+_DROPPED_HEADERS = (
+    "content-length",  # the body is another one
+    "accept-encoding",  # the answer is to be read here
+    "expect",  # the body is sent at once
+    "content-type",  # the body is written in UTF-8 whatever the client's was
+)
+
+
+class Sender:
+    """Sends rewritten prompts to one ComfyUI."""
+
+    def __init__(self, upstream: Upstream, own_client_id: str) -> None:
+        self._upstream = upstream
+        self._own_client_id = own_client_id
+
+    async def send(
+        self,
+        submission: Submission,
+        original: Draft,
+        normalized: Normalized,
+        schema: Schema,
+        pins: Sequence[Chain],
+        record: Record,
+        number: float | None = None,
+    ) -> Answer:
+        """Submit a prompt, with pins unless ComfyUI objects to one; fills `record` with what was sent.
+
+        Raises:
+            UpstreamError: when ComfyUI did not answer and does not have the prompt either.
+        """
+        carried = carry(normalized, pins, schema)
+        answer, way_back = await self._post(submission, original, carried, schema, record, number)
+        if carried.way_back.pins and await self._suspects_pins(answer, way_back, original.prompt_id):
+            log.warning(
+                "ComfyUI objected to a pin; the prompt goes again without: %s",
+                answer.body[:500].decode(errors="replace"),
+            )
+            carried = normalized
+            answer, way_back = await self._post(submission, original, carried, schema, record, number)
+        kept = frozenset(carried.way_back.pins)
+        record.pins = tuple(chain for chain in pins if not kept.isdisjoint(chain.nodes))
+        record.archive = Archive.of(original.prompt, carried.prompt, carried.changes)
+        return restored_answer(answer, way_back)
+
+    async def _post(
+        self,
+        submission: Submission,
+        original: Draft,
+        normalized: Normalized,
+        schema: Schema,
+        record: Record,
+        number: float | None,
+    ) -> tuple[Answer, WayBack]:
+        body, way_back = compose(original, normalized, schema, self._own_client_id, number)
+        # Events may come before the answer, so the way back must be known first.
+        record.way_back = way_back
+        headers = [*submission.headers_without(*_DROPPED_HEADERS), ("Content-Type", "application/json")]
+        try:
+            return await self._upstream.client.post(submission.target, body, headers), way_back
+        except UpstreamError as error:
+            if isinstance(error, UpstreamUnreachable) and not error.sent:
+                raise
+            return await self._settle(original.prompt_id, error), way_back
+
+    async def _settle(self, prompt_id: str, error: UpstreamError) -> Answer:
+        number = await find_number(self._upstream, prompt_id)
+        if number is None:
+            raise error
+        log.warning("%s; but it has prompt %s, so the client is told that it was taken", error, prompt_id)
+        body = json.dumps({"prompt_id": prompt_id, "number": number, "node_errors": {}}).encode()
+        headers = [("Content-Type", "application/json; charset=utf-8"), ("Content-Length", str(len(body)))]
+        return Answer(_OK, "OK", headers, body)
+
+    async def _suspects_pins(self, answer: Answer, way_back: WayBack, prompt_id: str) -> bool:
+        if answer.ok:
+            return False
+        if answer.status >= _SERVER_ERROR:
+            # It may have been queued all the same.
+            return await find_number(self._upstream, prompt_id) is None
+        parsed = _json(answer.body)
+        return bool(parsed is not None and way_back.pins_named(parsed))
+
+
+async def find_number(upstream: Upstream, prompt_id: str) -> float | None:
+    """The number under which ComfyUI has a prompt in its queue or history; None if it has none.
+
+    Raises:
+        UpstreamError: when it cannot be asked.
+    """
+    queue = await upstream.client.get_json("/queue")
+    for item in (*queue["queue_running"], *queue["queue_pending"]):
+        if item[1] == prompt_id:
+            return float(item[0])
+    history = await upstream.client.get_json(f"/history/{quote(prompt_id, safe='')}")
+    return float(history[prompt_id]["prompt"][0]) if prompt_id in history else None
+
+
+def restored_answer(answer: Answer, way_back: WayBack) -> Answer:
+    """The answer to a submission in the client's terms; the same bytes where nothing changes."""
+    parsed = _json(answer.body)
+    restored = way_back.submission_answer(parsed)
+    return answer if restored == parsed else with_body(answer, json.dumps(restored).encode())
+
+
+def with_body(answer: Answer, body: bytes) -> Answer:
+    """The answer with another body and the length of that."""
+    headers = [(name, str(len(body)) if name.lower() == "content-length" else value) for name, value in answer.headers]
+    return replace(answer, headers=headers, body=body)
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except ValueError:
+        return None

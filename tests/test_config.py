@@ -1,0 +1,90 @@
+"""proxy.toml: what it accepts, what it says about the rest, and that file, model and docs agree."""
+
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxy.config import Config, Mode, keys, load, split_address
+from proxy.errors import ConfigError
+
+ROOT = Path(__file__).parent.parent
+
+
+def flatten(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in table.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def as_toml(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def test_the_shipped_file_shows_every_key_with_its_default() -> None:
+    shipped = flatten(tomllib.loads((ROOT / "proxy.toml").read_text()))
+    assert shipped == {key: as_toml(default) for key, default in keys()}
+
+
+def test_the_shipped_file_is_the_default_configuration() -> None:
+    assert load(ROOT / "proxy.toml") == Config()
+
+
+def test_the_docs_show_every_key_with_its_default() -> None:
+    rows = re.findall(r"^\| `([a-z_.]+)` \| `(.+?)` \|", (ROOT / "docs/configuration.md").read_text(), re.MULTILINE)
+    assert {key: json.loads(default) for key, default in rows} == {key: as_toml(default) for key, default in keys()}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[proxy]\nmoed = 'pins'\n", ["proxy.toml:2", "unknown key proxy.moed", "did you mean proxy.mode?"]),
+        ("[proxyy]\n", ["unknown key proxyy", "did you mean"]),
+        ("[proxy]\nmode = 'fast'\n", ["proxy.toml:2", "'observe', 'pins', 'full'"]),
+        ("[proxy]\nlisten = '8189'\n", ["proxy.listen", "127.0.0.1:8189"]),
+        ("[proxy]\nlisten = '127.0.0.1:99999'\n", ["proxy.listen"]),
+        ("[upstream]\n\nurl = 'localhost:8188'\n", ["proxy.toml:3", "upstream.url", "http://127.0.0.1:8188"]),
+        ("[pins]\nram_share = 1.5\n", ["pins.ram_share", "1.5"]),
+        ("[pins]\nmax_chains = -1\n", ["pins.max_chains", "-1"]),
+        ("[pins\n", ["not valid TOML"]),
+    ],
+)
+def test_a_fault_names_its_place_and_its_remedy(tmp_path: Path, text: str, said: list[str]) -> None:
+    path = tmp_path / "proxy.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    for part in said:
+        assert part in str(caught.value)
+
+
+def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "proxy.toml"
+    path.write_text("[proxy]\nmode = 'x'\n[upstream]\nurl = 'y'\n")
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere\.toml: cannot be read"):
+        load(tmp_path / "nowhere.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [("127.0.0.1:1", ("127.0.0.1", 1)), ("[::1]:8189", ("::1", 8189)), (":80", ("0.0.0.0", 80)), ("box:0", ("box", 0))],
+)
+def test_addresses(text: str, address: tuple[str, int]) -> None:
+    assert split_address(text) == address
+
+
+def test_modes_are_the_documented_ones() -> None:
+    assert [mode.value for mode in Mode] == ["observe", "pins", "full"]
