@@ -290,6 +290,8 @@ class Bridge:
             attachment = self._candidate()
             if attachment is None or attachment is link.bridged:
                 return True
+            if link.bridged in self._attachments and not link.greeted:
+                return True  # its `status` is still on the way, and nobody else's
             if link.speaker not in (None, attachment):
                 return False
             if attachment is link.opened_for:
@@ -297,12 +299,13 @@ class Bridge:
             elif attachment.knock.credentials != link.knock.credentials:
                 return False
             else:
-                self._hand_over(attachment)
+                self._hand_over(link, attachment)
             await self._catch_up(link, attachment)
         return False
 
-    def _hand_over(self, attachment: Attachment) -> None:
-        if not attachment.answer.done() and self.client_id is not None:
+    def _hand_over(self, link: _Link, attachment: Attachment) -> None:
+        """Admit with a greeting; not needed where the client was admitted before or ComfyUI's own is on its way."""
+        if link.greeted and not attachment.answer.done() and self.client_id is not None:
             try:
                 for frame in self._around.observer.greeting(self.client_id):
                     attachment.sink.put(frame)
@@ -335,6 +338,7 @@ class Bridge:
             link.greeted = True
             self._backoff.reset()
             self._hold.answer(ready=True)
+            self._wake.set()
         if self.client_id is None:
             self.put(frame)
             return

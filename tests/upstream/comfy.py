@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from aiohttp import WSMsgType, web
+from aiohttp.http import SERVER_SOFTWARE
 
 
 class Comfy:
@@ -26,6 +27,10 @@ class Comfy:
         self.answer_headers: list[tuple[str, str]] = []
         self._open: Counter[str] = Counter()
         self._runner: web.AppRunner | None = None
+
+    @property
+    def server_header(self) -> str:
+        return SERVER_SOFTWARE
 
     @property
     def url(self) -> str:
