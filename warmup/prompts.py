@@ -14,7 +14,7 @@ from warmup.catalogue import widgets
 from warmup.entries import Depth
 from warmup.faults import BadEntry, Complaint, Fault, nearest
 from warmup.schedule import Planned, Schedule
-from warmup.smallest import smallest
+from warmup.smallest import refuse_unknown, smallest
 from warmup.synthesized import Brought, into_ram, into_vram, loader_node
 from warmup.workflow_file import override, split_path
 
@@ -129,6 +129,7 @@ def check(schedule: Schedule, around: Surroundings) -> tuple[Fault, ...]:
 def _from_workflow(planned: Planned, schema: Schema, depth: Depth) -> Preparation:
     changes = planned.entry.set
     workflow = override(planned.workflow or {}, changes)
+    refuse_unknown(workflow, schema)
     fixed: dict[str, set[str]] = {}
     for node_id, name in filter(None, map(split_path, changes)):
         fixed.setdefault(node_id, set()).add(name)
@@ -147,9 +148,9 @@ def _from_chains(found: Sequence[Brought], schema: Schema, depth: Depth) -> Prep
     steps: list[Step] = []
     notes: list[str] = []
     for parts in _joined(found, schema):
-        prompt, unused = into_vram(schema, parts)
-        steps.append(_step(prompt, schema, depth))
-        notes.extend(unused)
+        use = into_vram(schema, parts)
+        steps.append(_step(use.prompt, schema, depth if use.uses_any else Depth.RAM))
+        notes.extend(use.notes)
     return Preparation(tuple(steps), tuple(dict.fromkeys(notes)))
 
 

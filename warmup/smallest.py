@@ -34,10 +34,11 @@ PREVIEW = "PreviewAny"
 def smallest(workflow: Mapping[str, Any], schema: Schema, fixed: Mapping[str, Collection[str]]) -> dict[str, Any]:
     """Make the smallest legal form of a workflow; `fixed` names, by node id, the inputs to leave alone.
 
+    All its classes must be known (`refuse_unknown`).
+
     Raises:
-        BadEntry: key `prompt`; a class is unknown, calls a paid service or loops, or nothing would be left to run.
+        BadEntry: key `prompt`; a node calls a paid service or loops, or nothing would be left to run.
     """
-    _refuse_unknown(workflow, schema)
     nodes = {node_id: {**node, "inputs": dict(node["inputs"])} for node_id, node in workflow.items()}
     _blank_uploads(nodes, schema, fixed)
     sinks = _take_out_outputs(nodes, schema)
@@ -80,7 +81,12 @@ def _bad(problem: str, remedy: str) -> BadEntry:
     return BadEntry(Complaint("prompt", problem, remedy))
 
 
-def _refuse_unknown(workflow: Mapping[str, Any], schema: Schema) -> None:
+def refuse_unknown(workflow: Mapping[str, Any], schema: Schema) -> None:
+    """Check that every class of a workflow is there: ComfyUI refuses a prompt for one that is not, used or unused.
+
+    Raises:
+        BadEntry: key `prompt`; with each class that is not.
+    """
     unknown = [
         Complaint(
             "prompt",

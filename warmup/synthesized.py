@@ -120,8 +120,17 @@ def into_ram(schema: Schema, brought: Brought) -> dict[str, Any]:
     return dict(brought.nodes) | previews(brought.nodes, schema, [(brought.tip, 0)])
 
 
-def into_vram(schema: Schema, parts: Iterable[Brought]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The shortest prompt that uses what these chains make, and what it could not use, each with the reason."""
+@dataclass(frozen=True)
+class Use:
+    """A prompt that uses what chains make as far as it can: whether it uses any of it, and why not the rest."""
+
+    prompt: dict[str, Any]
+    uses_any: bool
+    notes: tuple[str, ...]
+
+
+def into_vram(schema: Schema, parts: Iterable[Brought]) -> Use:
+    """The shortest prompt that uses what these chains make."""
     draft = _Draft(schema)
     sockets: dict[str, Output] = {}
     tips: list[Output] = []
@@ -130,7 +139,7 @@ def into_vram(schema: Schema, parts: Iterable[Brought]) -> tuple[dict[str, Any],
         sockets |= part.sockets(schema)
         tips.append((part.tip, 0))
     sinks, notes = _use(draft, sockets)
-    return draft.nodes | previews(draft.nodes, schema, sinks or tips), tuple(notes)
+    return Use(draft.nodes | previews(draft.nodes, schema, sinks or tips), bool(sinks), tuple(notes))
 
 
 class _Draft:

@@ -1,0 +1,311 @@
+"""The one loop that runs warm-ups: wakes up, looks at what is due, runs one thing at a time, remembers how it went.
+
+One at a time on purpose: a warm-up that has ended may have made the next one needless, and ComfyUI runs one prompt at a
+time anyway. Triggers only mark entries as pending, so however many come, an entry runs once for all of them.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from normalizer import ModelSet, Schema
+from warmup.entries import Depth, Trigger
+from warmup.faults import BadEntry, Fault
+from warmup.plan import Action, Decision, needed, plan
+from warmup.ports import Clock, Store, Warmer
+from warmup.prompts import Preparation, Step, Surroundings, prepare, prepare_file
+from warmup.report import Report, make_rows
+from warmup.requests import FileRequest, Requests
+from warmup.runner import Run, run_steps
+from warmup.schedule import Planned, Schedule, load
+from warmup.state import Outcome, Result, State
+from warmup.system import FileWatch
+
+log = logging.getLogger(__name__)
+
+POLL = 5.0
+"""Seconds between looks at files and at whether clients are idle: soon enough for people, and costs nothing."""
+IDLE_AFTER = 60.0
+"""Seconds without clients' prompts after which `idle` entries run: longer than people think between two prompts."""
+FILE_TIME_LIMIT = 600.0
+"""Seconds for a model file that is warmed by hand, the default of an entry's `timeout`."""
+
+
+@dataclass(frozen=True)
+class _Made:
+    """The prompts that were made for an entry, and what they were made from."""
+
+    schema: Schema
+    key: tuple[str, Depth]
+    prepared: Preparation | BadEntry
+
+
+class WarmupService:
+    """Keeps one schedule for one ComfyUI. All methods belong to the event loop that `run` runs in."""
+
+    def __init__(
+        self,
+        path: Path | None,
+        warmer: Warmer,
+        clock: Clock,
+        store: Store,
+        *,
+        gate_limit: float | None = None,
+        idle_after: float = IDLE_AFTER,
+    ) -> None:
+        """Read the schedule at `path`, if there is one; `schedule.faults` has what is wrong with it.
+
+        With `gate_limit`, in seconds, `ready` is False after a restart of ComfyUI until the `upstream-start` entries
+        have been tried or that time has passed.
+        """
+        self._path = path
+        self._warmer = warmer
+        self._clock = clock
+        self._store = store
+        self._gate_limit = gate_limit
+        self._idle_after = idle_after
+        self._files = FileWatch([path] if path else [])
+        self._schedule = load(path) if path else Schedule(Path())
+        self._files.follow(self._schedule.files)
+        self._rejected: tuple[Fault, ...] = ()
+        self._state = self._remembered()
+        self._requests = Requests()
+        self._wake = asyncio.Event()
+        self._made: dict[str, _Made] = {}
+        self._waiting: dict[str, str] = {}
+        self._progress: dict[str, float] = {}
+        self._gate: set[str] = set()
+        self._gate_until = 0.0
+        self._idle_seen: float | None = None
+        self._idle_served = False
+
+    @property
+    def schedule(self) -> Schedule:
+        """The schedule in force."""
+        return self._schedule
+
+    async def run(self) -> None:
+        """Run until cancelled. Entries with the trigger `start` are due at once."""
+        for fault in self._schedule.faults:
+            log.error("%s", fault)
+        self._save()
+        self._trigger(self._schedule.listening(Trigger.START), Trigger.START)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._watch(), name="warm-up schedule file")
+                tasks.create_task(self._work(), name="warm-ups")
+        finally:
+            self._requests.close()
+
+    def upstream_started(self) -> None:
+        """Run the entries that are for this: a new ComfyUI process answers."""
+        names = self._schedule.listening(Trigger.UPSTREAM_START)
+        self._trigger(names, Trigger.UPSTREAM_START)
+        if self._gate_limit is not None:
+            now = self._clock.now()
+            self._gate = {name for name in names if self._state.entries[name].backing_off(now) is None}
+            self._gate_until = now + self._gate_limit
+
+    def evicted(self, models: ModelSet) -> None:
+        """Run the entries that are for this and need it: these components have left VRAM, or RAM as well."""
+        around = self._warmer.surroundings()
+        listening = [planned for planned in self._schedule.entries if Trigger.EVICTED in planned.entry.triggers]
+        if around is None or not listening:
+            return
+        hit = []
+        for planned in listening:
+            prepared = self._prepared(planned, around)
+            steps = prepared.steps if isinstance(prepared, Preparation) else ()
+            if any(step.models & models and needed(step, self._warmer) for step in steps):
+                hit.append(planned.name)
+        self._trigger(hit, Trigger.EVICTED)
+
+    def poke(self) -> None:
+        """Look again now: ComfyUI answers, its schema has been read, or the last client's prompt has ended."""
+        self._wake.set()
+
+    def ready(self) -> bool:
+        """Whether no `upstream-start` entry holds readiness back any more."""
+        return not self._gate or self._clock.now() >= self._gate_until
+
+    async def warm(self, name: str, depth: Depth | None = None) -> Outcome:
+        """Run an entry now, behind clients' prompts; `depth` overrides its `to`. Gives how it went.
+
+        Raises:
+            KeyError: there is no such entry, or it is out.
+        """
+        if self._schedule.get(name) is None:
+            raise KeyError(name)
+        answer = self._requests.entry(name, depth)
+        self._trigger([name], Trigger.MANUAL)
+        return await answer
+
+    async def warm_file(self, file: str, depth: Depth = Depth.VRAM) -> Outcome:
+        """Warm a model file by its name, whether it is on the schedule or not. Gives how it went."""
+        answer = self._requests.file(file, depth)
+        self._wake.set()
+        return await answer
+
+    def reload(self) -> tuple[Fault, ...]:
+        """Read the schedule again. A file with faults that the one in force has not is not taken; they are given."""
+        if self._path is None:
+            return ()
+        new = load(self._path)
+        self._rejected = tuple(fault for fault in new.faults if fault not in self._schedule.faults)
+        if self._rejected:
+            self._files.follow({*new.files, *self._schedule.files})
+            for fault in self._rejected:
+                log.error("%s", fault)
+            log.error("%s: the schedule as it was before stays in force", self._path)
+            return self._rejected
+        log.info("%s: read again, %d entries", self._path, len(new.entries))
+        self._files.follow(new.files)
+        self._schedule = new
+        self._state = self._state.known(new.definitions, self._clock.now())
+        self._gate &= new.definitions.keys()
+        for name in self._requests.entries() - new.definitions.keys():
+            self._requests.answer(name, self._outcome(Run(Result.CANCELLED, 0.0, "no longer on the schedule"), ()))
+        self._save()
+        self._wake.set()
+        return ()
+
+    def report(self) -> Report:
+        """How everything stands."""
+        rows = make_rows(self._schedule, self._state, self._clock.now(), self._waiting, self._progress)
+        files = self._requests.rows(self._progress)
+        return Report(self._path, (*rows, *files), self._schedule.faults, self._rejected)
+
+    async def _watch(self) -> None:
+        """Read the schedule again whenever it, or a workflow that it names, has changed on disk."""
+        never = asyncio.Event()
+        while True:
+            await self._clock.wait(never, POLL)
+            if self._files.changed():
+                self.reload()
+
+    async def _work(self) -> None:
+        while True:
+            self._wake.clear()
+            if not await self._do_one():
+                await self._clock.wait(self._wake, self._pause())
+
+    def _pause(self) -> float:
+        """Seconds until something is due that is not waiting for somebody else, or until it is time to look again."""
+        now = self._clock.now()
+        times = [
+            self._schedule.next_for(planned, self._state, now)
+            for planned in self._schedule.entries
+            if planned.name not in self._waiting
+        ]
+        return min([POLL, *(max(time - now, 0.0) for time in times if time is not None)])
+
+    async def _do_one(self) -> bool:
+        """Do the first thing that can be done; False when there is none."""
+        around = self._warmer.surroundings()
+        idle = self._watch_idle()
+        due = self._schedule.due(self._state, self._clock.now())
+        if around is None:
+            self._waiting = {item.planned.name: "ComfyUI does not answer yet" for item in due}
+            return False
+        if (wanted := self._requests.next_file()) is not None:
+            await self._warm_file(wanted, around)
+            return True
+        prepared = {item.planned.name: self._prepared(item.planned, around) for item in due}
+        decisions = plan(due, prepared, self._warmer, clients_busy=not idle)
+        self._waiting = {item.name: item.reason for item in decisions if item.action is Action.WAIT}
+        for decision in decisions:
+            if decision.action is not Action.WAIT and (planned := self._schedule.get(decision.name)):
+                await self._carry_out(planned, decision, prepared[decision.name])
+                return True
+        return False
+
+    def _watch_idle(self) -> bool:
+        """Whether no client's prompt runs or waits; once in each idle time, when it is long enough, trigger `idle`."""
+        idle = self._warmer.idle_for()
+        if idle is None or (self._idle_seen is not None and idle < self._idle_seen):
+            self._idle_served = False
+        self._idle_seen = idle
+        if idle is not None and idle >= self._idle_after and not self._idle_served:
+            self._idle_served = True
+            self._trigger(self._schedule.listening(Trigger.IDLE), Trigger.IDLE)
+        return idle is not None
+
+    async def _carry_out(self, planned: Planned, decision: Decision, prepared: Preparation | BadEntry) -> None:
+        """Run, skip or refuse one entry, and remember how it went."""
+        name, entry = planned.name, planned.entry
+        self._state = self._state.with_entry(name, self._state.entries[name].started(self._clock.now()))
+        if decision.action is Action.RUN:
+            log.info("%s: warming, %s", name, decision.reason)
+            ended = await self._run(name, decision.steps, entry.priority, entry.timeout)
+        else:
+            ended = Run(Result.SKIPPED if decision.action is Action.SKIP else Result.FAILED, 0.0, decision.reason)
+        if isinstance(prepared, Preparation):
+            ended = Run(ended.result, ended.seconds, "; ".join([ended.detail, *prepared.notes]))
+            if entry.keep and ended.result in {Result.WARMED, Result.SKIPPED}:
+                self._warmer.keep(prepared.models, entry.keep)
+        outcome = self._outcome(ended, decision.triggers)
+        level = logging.WARNING if outcome.result.is_failure else logging.INFO
+        log.log(level, "%s: %s after %.1f s: %s", name, outcome.result, outcome.seconds, outcome.detail)
+        if name in self._state.entries:
+            self._state = self._state.with_entry(name, self._state.entries[name].finished(outcome))
+        self._gate.discard(name)
+        self._requests.answer(name, outcome)
+        self._save()
+
+    async def _warm_file(self, wanted: FileRequest, around: Surroundings) -> None:
+        try:
+            prepared = prepare_file(wanted.file, around, wanted.depth)
+        except BadEntry as bad:
+            ended = Run(Result.FAILED, 0.0, str(bad))
+        else:
+            ended = await self._run(wanted.file, prepared.steps, 0, FILE_TIME_LIMIT)
+            ended = Run(ended.result, ended.seconds, "; ".join([ended.detail, *prepared.notes]))
+        self._requests.answer_file(self._outcome(ended, (Trigger.MANUAL,)))
+
+    async def _run(self, name: str, steps: Sequence[Step], priority: int, time_limit: float) -> Run:
+        progress = partial(self._progress.__setitem__, name)
+        try:
+            return await run_steps(
+                self._warmer, steps, name=name, priority=priority, time_limit=time_limit, progress=progress
+            )
+        finally:
+            self._progress.pop(name, None)
+
+    def _prepared(self, planned: Planned, around: Surroundings) -> Preparation | BadEntry:
+        """The prompts of an entry, made once per schema unless it is a group, which depends on what clients send."""
+        depth = self._requests.depth(planned.name) or planned.entry.to
+        key = (planned.definition, depth)
+        known = self._made.get(planned.name)
+        if known is not None and known.schema is around.schema and known.key == key:
+            return known.prepared
+        prepared: Preparation | BadEntry
+        try:
+            prepared = prepare(planned, around, depth)
+        except BadEntry as bad:
+            prepared = bad
+        if planned.entry.group is None:
+            self._made[planned.name] = _Made(around.schema, key, prepared)
+        return prepared
+
+    def _trigger(self, names: Iterable[str], trigger: Trigger) -> None:
+        if concerned := tuple(names):
+            self._state = self._state.triggered(concerned, trigger, self._clock.now())
+            self._wake.set()
+
+    def _outcome(self, ended: Run, triggers: tuple[Trigger, ...]) -> Outcome:
+        return Outcome(self._clock.now(), ended.result, ended.seconds, ended.detail, triggers)
+
+    def _save(self) -> None:
+        self._store.save(self._state.to_json())
+
+    def _remembered(self) -> State:
+        state = State()
+        if (text := self._store.load()) is not None:
+            try:
+                state = State.from_json(text)
+            except ValueError as error:
+                log.warning("%s; cron times missed before this start are not made up for", error)
+        return state.known(self._schedule.definitions, self._clock.now())
