@@ -1,10 +1,22 @@
-"""What is written down when a prompt has ended: for the next pins, for the totals, and one line for people."""
+"""What is written down about each prompt: for the next pins, for the totals, and one line for people at its end."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from proxy.core.account import Account
 from proxy.core.events import Outcome
+from proxy.core.evidence import (
+    Ending,
+    NodesCached,
+    PromptEnded,
+    PromptRecalled,
+    PromptSent,
+    PromptStarted,
+    Use,
+    consumers,
+)
 from proxy.core.timeline import Timeline
 from proxy.engine.comfy import Upstream
 from proxy.engine.records import Handling, Record
@@ -34,22 +46,66 @@ class Totals:
 
 
 class Bookkeeping:
-    """Closes the account of each prompt."""
+    """Follows each prompt from being sent to its end."""
 
     def __init__(self, upstream: Upstream) -> None:
         self.totals = Totals()
         self._upstream = upstream
 
+    def sent(self, record: Record, prompt: Mapping[str, Any], now: float) -> None:
+        """A prompt is about to be sent, with the pins of `record`; `prompt` is as ComfyUI will get it."""
+        record.consumers = {
+            node_id: (str(prompt[node_id]["class_type"]), parts)
+            for node_id, parts in consumers(prompt, record.chains, record.components, self._outputs(record)).items()
+        }
+        event = PromptSent(record.prompt_id, record.chains, record.pins, record.components, prompt)
+        self._upstream.planner.handle(event, now)
+        # At once, not when it has run: what is sent behind it must carry its models.
+        self._upstream.chain_book.used(record.chains, now)
+
+    def _outputs(self, record: Record) -> dict[str, tuple[str, ...]]:
+        schema = self._upstream.schema.schema
+        names = {str(node["class_type"]) for chain in record.chains for node in chain.nodes.values()}
+        return {name: node_class.outputs for name in names if (node_class := schema.get(name)) is not None}
+
+    def withdrawn(self, record: Record, now: float) -> None:
+        """It was refused, or taken out of ComfyUI's queue before it ran."""
+        self._upstream.planner.handle(PromptRecalled(record.prompt_id), now)
+
+    def seen(self, record: Record, kind: str, data: Mapping[str, Any], now: float) -> None:
+        """An event of its run came, and its timeline has taken it in."""
+        record.steps.handle(kind, data, now)
+        if kind == "execution_start":
+            self._upstream.planner.handle(PromptStarted(record.prompt_id), now)
+        elif kind == "execution_cached":
+            self._upstream.planner.handle(NodesCached(record.prompt_id, _in_stable_ids(record).cached), now)
+
     def close(self, record: Record, outcome: Outcome, now: float) -> None:
-        """Book a prompt that ended as seen in its events."""
+        """It ended, as seen in its events."""
         timeline = _in_stable_ids(record)
         account = self._upstream.load_book.settle(record.components, timeline, keeps_alone=self._upstream.keeps_alone)
         record.account = account
         self.totals.add(account)
-        seen = timeline.cached | timeline.node_seconds.keys()
-        self._upstream.chain_book.used([c for c in record.chains if c.key in seen], now)
         self._upstream.chain_book.loaded({i.ref: i.seconds for i in account.loaded if i.seconds is not None})
+        self._upstream.planner.handle(
+            PromptEnded(record.prompt_id, _ending(record, outcome), timeline.node_seconds, _uses(record)), now
+        )
         log.info("%s", describe(record, account, outcome))
+
+
+def _ending(record: Record, outcome: Outcome) -> Ending:
+    if outcome is not Outcome.ERROR:
+        return Ending.SUCCESS if outcome is Outcome.SUCCESS else Ending.FAILURE
+    return Ending.OUT_OF_MEMORY if record.timeline.out_of_memory else Ending.FAILURE
+
+
+def _uses(record: Record) -> tuple[Use, ...]:
+    return tuple(
+        record.steps.use(node, parts, class_type, record.timeline.node_seconds[node])
+        for node in record.timeline.node_seconds
+        if node in record.consumers
+        for class_type, parts in (record.consumers[node],)
+    )
 
 
 def describe(record: Record, account: Account, outcome: Outcome) -> str:

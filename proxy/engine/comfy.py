@@ -8,12 +8,12 @@ from collections.abc import Sequence
 
 from normalizer import Chain, Normalized
 from proxy.core.account import LoadBook
-from proxy.core.budget import Lesson, Limits, Machine, make_budget
+from proxy.core.budget import Limits, Machine
 from proxy.core.chain_book import ChainBook
 from proxy.core.costs import LoadCosts
-from proxy.core.eviction import plan
 from proxy.core.evidence import ModelsFreed, SizesRead, UpstreamDied, UpstreamStarted
 from proxy.core.flags import CacheMode, UpstreamFlags
+from proxy.core.pinning import PinPlanner
 from proxy.core.residency import Residency
 from proxy.core.sizes import Sizes
 from proxy.errors import UpstreamError
@@ -35,9 +35,7 @@ class Upstream:
         self.stats: SystemStats | None = None
         self.chain_book = ChainBook()
         self.load_book = LoadBook()
-        self.residency = Residency(Sizes(), LoadCosts())
-        self.limits = limits
-        self.lesson = Lesson()
+        self.planner = PinPlanner(Residency(Sizes(), LoadCosts()), limits, ())
         self._reader = stats
 
     @property
@@ -70,28 +68,26 @@ class Upstream:
             UpstreamError: when it went away again.
         """
         self.stats = await self._reader.read()
-        self.residency.handle(UpstreamStarted(self.flags, self.machine, fresh), now)
+        self.planner.handle(UpstreamStarted(self.flags, self.machine, fresh), now)
         try:
-            self.residency.handle(SizesRead(await self._reader.read_sizes()), now)
+            self.planner.handle(SizesRead(await self._reader.read_sizes()), now)
         except UpstreamError as error:
             log.info("file sizes are not to be had, so models count as large: %s", error)
         await self.schema.load()
 
     def lost(self, now: float) -> None:
         """ComfyUI is gone, and with it everything it held."""
-        self.residency.handle(UpstreamDied(), now)
+        self.planner.handle(UpstreamDied(), now)
         self.load_book.disturb()
         self.schema.forget()
 
     def freed(self, event: ModelsFreed, now: float) -> None:
         """Somebody told ComfyUI to free memory."""
-        self.residency.handle(event, now)
+        self.planner.handle(event, now)
         self.load_book.disturb()
 
     def pins_for(self, normalized: Normalized, now: float) -> Sequence[Chain]:
         """The chains to carry along with a prompt that is sent now."""
         if self.stats is None:
             return ()
-        budget = make_budget(self.machine, self.flags, self.limits, self.residency.usage(), self.lesson)
-        candidates = self.chain_book.candidates()
-        return plan(candidates, normalized.chains, budget, (), (), self.residency.sizes.bytes_of, now).chosen
+        return self.planner.plan(self.chain_book.candidates(), normalized.chains, (), now).chosen

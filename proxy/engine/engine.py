@@ -6,7 +6,8 @@ All of it happens on one event loop, and no decision is interrupted half-made, s
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from normalizer import MalformedPrompt, Normalized, Schema, WayBack, normalize
 from proxy.core.events import Outcome
@@ -18,7 +19,7 @@ from proxy.engine.observer import FrameObserver
 from proxy.engine.passing import Passing
 from proxy.engine.records import Handling, Record, Records, components_of
 from proxy.engine.recovery import read_outcome, read_queue, read_way_back, recovered
-from proxy.engine.sender import Sender
+from proxy.engine.sender import Parcel, Sender
 from proxy.engine.submission import Draft, Submission, draft, parse
 from proxy.errors import ComfykeepError, UpstreamError
 from proxy.tasks import Tasks
@@ -52,11 +53,15 @@ class Engine:
         self._books = Bookkeeping(upstream)
         self._passing = Passing(upstream, self.records, self._books, clock)
         self._observer = FrameObserver(
-            self.records, clock=clock, on_end=self._ended, on_status=self._reconcile_if_behind
+            self.records,
+            clock=clock,
+            on_event=lambda record, kind, data: self._books.seen(record, kind, data, clock()),
+            on_end=self._ended,
+            on_status=self._reconcile_if_behind,
         )
         self.feed = make_feed(self)
         self._observer.own_id = self.feed.own_id
-        self._sender = Sender(upstream, self.feed.own_id)
+        self._sender = Sender(upstream, self.feed.own_id, self._about_to_send)
         self._seen_before = False
         self._reconciling = False
 
@@ -141,16 +146,15 @@ class Engine:
         )
         self.records.add(record)
         # A client that hangs up must not tear a submission in two: it goes through, whoever waits for the answer.
-        self._tasks.spawn(self._perform(submission, original, normalized, schema, record), "submit a prompt")
+        parcel = Parcel(submission, original, normalized, schema, record)
+        self._tasks.spawn(self._perform(parcel), "submit a prompt")
         return await asyncio.shield(answered)
 
-    async def _perform(
-        self, submission: Submission, original: Draft, normalized: Normalized, schema: Schema, record: Record
-    ) -> None:
+    async def _perform(self, parcel: Parcel) -> None:
+        record = parcel.record
         try:
-            await self._hold(record, submission)
-            pins = self.upstream.pins_for(normalized, self._clock())
-            answer = await self._sender.send(submission, original, normalized, schema, pins, record)
+            await self._hold(record, parcel.submission)
+            answer = await self._sender.send(parcel, self.upstream.pins_for(parcel.normalized, self._clock()))
         except BaseException as error:
             record.fail(error)
             self._forget(record)
@@ -171,8 +175,12 @@ class Engine:
         if not ready.done():
             await asyncio.wait([ready], timeout=SOCKET_PATIENCE)
 
+    def _about_to_send(self, record: Record, prompt: Mapping[str, Any]) -> None:
+        self._books.sent(record, prompt, self._clock())
+
     def _forget(self, record: Record) -> None:
         self.records.drop(record.prompt_id)
+        self._books.withdrawn(record, self._clock())
         self._release(record)
 
     def _release(self, record: Record) -> None:

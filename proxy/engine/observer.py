@@ -8,7 +8,7 @@ Such a prompt runs under the proxy's own id here, so that its events are seen; t
 the same rule.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -30,8 +30,8 @@ from proxy.wire.frames import (
 _BROADCAST = frozenset({"progress", "progress_state", "execution_interrupted"})
 """Text events that ComfyUI sends to all when the prompt has no client id."""
 
-_FREQUENT = ('{"type": "progress"', '{"type": "progress_state"')
-"""How frames begin that say nothing about starts, ends or nodes, and come many times a second."""
+_FREQUENT = '{"type": "progress_state"'
+"""How frames begin that say nothing which others do not, and come with every step."""
 
 
 class FrameObserver:
@@ -42,6 +42,7 @@ class FrameObserver:
         records: Records,
         *,
         clock: Callable[[], float],
+        on_event: Callable[[Record, str, Mapping[str, Any]], None],
         on_end: Callable[[Record, Outcome], None],
         on_status: Callable[[int], None],
     ) -> None:
@@ -51,6 +52,7 @@ class FrameObserver:
         self.remaining = 0
         self._records = records
         self._clock = clock
+        self._on_event = on_event
         self._on_end = on_end
         self._on_status = on_status
 
@@ -91,6 +93,7 @@ class FrameObserver:
         if record is None:
             return self.running
         ended = record.timeline.handle(message.type, data, self._clock())
+        self._on_event(record, message.type, data)
         if message.type == "execution_start":
             self.running = record
         elif ended:

@@ -17,6 +17,7 @@ from normalizer import Chain, Change, Normalized, Schema, WayBack
 from normalizer.chains import model_ref
 from normalizer.models import ModelRef
 from proxy.core.account import Account
+from proxy.core.evidence import Part, StepClock
 from proxy.core.timeline import Timeline
 from proxy.upstream.client import Answer
 
@@ -75,7 +76,10 @@ class Record:
     chains: tuple[Chain, ...] = ()
     pins: tuple[Chain, ...] = ()
     archive: Archive | None = None
+    consumers: Mapping[str, tuple[str, frozenset[Part]]] = field(default_factory=dict)
+    """The nodes that compute with models, by id as ComfyUI knows it: their class, and what they compute with."""
     timeline: Timeline = field(default_factory=Timeline)
+    steps: StepClock = field(default_factory=StepClock)
     account: Account | None = None
     answer: "asyncio.Future[Answer] | None" = None
     """What the client was told; a second submission of the same id is told the same."""

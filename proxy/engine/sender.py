@@ -7,8 +7,8 @@ settled by looking into its queue and its history, never by sending again.
 
 import json
 import logging
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
 
@@ -31,61 +31,59 @@ _DROPPED_HEADERS = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """One prompt on its way: as it came, as it was understood, as it was rewritten, and where it is written down."""
+
+    submission: Submission
+    original: Draft
+    normalized: Normalized
+    schema: Schema
+    record: Record
+
+
 class Sender:
     """Sends rewritten prompts to one ComfyUI."""
 
-    def __init__(self, upstream: Upstream, own_client_id: str) -> None:
+    def __init__(
+        self,
+        upstream: Upstream,
+        own_client_id: str,
+        about_to_send: Callable[[Record, Mapping[str, Any]], None],
+    ) -> None:
+        """`about_to_send` is told the prompt as ComfyUI will get it; its first events may come before the answer."""
         self._upstream = upstream
         self._own_client_id = own_client_id
+        self._about_to_send = about_to_send
 
-    async def send(
-        self,
-        submission: Submission,
-        original: Draft,
-        normalized: Normalized,
-        schema: Schema,
-        pins: Sequence[Chain],
-        record: Record,
-        number: float | None = None,
-    ) -> Answer:
-        """Submit a prompt, with pins unless ComfyUI objects to one; fills `record` with what was sent.
+    async def send(self, parcel: Parcel, pins: Sequence[Chain], number: float | None = None) -> Answer:
+        """Submit a prompt, with pins unless ComfyUI objects to one; notes in its record what was sent.
 
         Raises:
             UpstreamError: when ComfyUI did not answer and does not have the prompt either.
         """
-        carried = carry(normalized, pins, schema)
-        answer, way_back = await self._post(submission, original, carried, schema, record, number)
-        if carried.way_back.pins and await self._suspects_pins(answer, way_back, original.prompt_id):
-            log.warning(
-                "ComfyUI objected to a pin; the prompt goes again without: %s",
-                answer.body[:500].decode(errors="replace"),
-            )
-            carried = normalized
-            answer, way_back = await self._post(submission, original, carried, schema, record, number)
-        kept = frozenset(carried.way_back.pins)
-        record.pins = tuple(chain for chain in pins if not kept.isdisjoint(chain.nodes))
-        record.archive = Archive.of(original.prompt, carried.prompt, carried.changes)
+        answer, way_back = await self._post(parcel, pins, number)
+        if way_back.pins and await self._suspects_pins(answer, way_back, parcel.record.prompt_id):
+            log.warning("ComfyUI objected to a pin; the prompt goes again without: %r", answer.body[:500])
+            answer, way_back = await self._post(parcel, (), number)
         return restored_answer(answer, way_back)
 
-    async def _post(
-        self,
-        submission: Submission,
-        original: Draft,
-        normalized: Normalized,
-        schema: Schema,
-        record: Record,
-        number: float | None,
-    ) -> tuple[Answer, WayBack]:
-        body, way_back = compose(original, normalized, schema, self._own_client_id, number)
-        # Events may come before the answer, so the way back must be known first.
+    async def _post(self, parcel: Parcel, pins: Sequence[Chain], number: float | None) -> tuple[Answer, WayBack]:
+        original, record = parcel.original, parcel.record
+        carried = carry(parcel.normalized, pins, parcel.schema)
+        body, way_back = compose(original, carried, parcel.schema, self._own_client_id, number)
+        pinned = frozenset(way_back.pins)
         record.way_back = way_back
-        headers = [*submission.headers_without(*_DROPPED_HEADERS), ("Content-Type", "application/json")]
+        record.pins = tuple(chain for chain in pins if not pinned.isdisjoint(chain.nodes))
+        record.archive = Archive.of(original.prompt, carried.prompt, carried.changes)
+        self._about_to_send(record, carried.prompt)
+        headers = [*parcel.submission.headers_without(*_DROPPED_HEADERS), ("Content-Type", "application/json")]
         try:
-            return await self._upstream.client.post(submission.target, body, headers), way_back
+            return await self._upstream.client.post(parcel.submission.target, body, headers), way_back
         except UpstreamError as error:
             if isinstance(error, UpstreamUnreachable) and not error.sent:
                 raise
-            return await self._settle(original.prompt_id, error), way_back
+            return await self._settle(record.prompt_id, error), way_back
 
     async def _settle(self, prompt_id: str, error: UpstreamError) -> Answer:
         number = await find_number(self._upstream, prompt_id)

@@ -1,0 +1,42 @@
+"""Commands that measure. Their code is loaded only when one of them is called: serving must not pay for it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.errors import BenchError
+from proxy.cli.options import JsonOption
+
+__all__ = ["BenchError", "app", "demo"]
+
+app = typer.Typer(name="bench", help="Claims, measured: each prints its figures and ratios.", no_args_is_help=True)
+
+
+@app.command()
+def live(
+    workflows: Annotated[list[Path], typer.Argument(help="API-format workflow files, run in turn")],
+    upstream: Annotated[str, typer.Option(help="the ComfyUI to measure")] = "http://127.0.0.1:8188",
+    rounds: Annotated[int, typer.Option(min=2, help="how often each workflow runs on each side")] = 3,
+    yes: Annotated[bool, typer.Option("--yes", help="free a busy server's memory without asking")] = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Run workflows in turn on a ComfyUI, direct and through the proxy, cold both times."""
+    from bench import live as bench  # noqa: PLC0415 - see above
+
+    bench.run(upstream, workflows, rounds, json_output=json_output, assume_yes=yes)
+
+
+@app.command()
+def normalize(json_output: JsonOption = False) -> None:
+    """Time the rewriting of prompts and the restoring of frames."""
+    from bench import normalize as bench  # noqa: PLC0415 - see above
+
+    bench.run(json_output)
+
+
+def demo(*, json_output: bool) -> None:
+    """Run the demonstration."""
+    from bench import demo as bench  # noqa: PLC0415 - see above
+
+    bench.run(json_output=json_output)

@@ -1,0 +1,156 @@
+"""Commands that front, look at or imitate a ComfyUI."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+import simulator
+from normalizer import Role, Schema, describe
+from proxy.app import running
+from proxy.config import Config
+from proxy.engine.report import Report, survey
+from proxy.errors import UpstreamError
+from proxy.upstream.client import UpstreamClient
+
+log = logging.getLogger("comfykeep")
+
+_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+class ServeError(Exception):
+    """What keeps a command from doing its work; the message says what to do."""
+
+
+def run_async(main: Coroutine[Any, Any, int]) -> int:
+    """Run on uvloop where it exists."""
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+    if sys.platform != "win32":
+        with contextlib.suppress(ImportError):
+            import uvloop  # noqa: PLC0415 - not on every platform
+
+            loop_factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        return runner.run(main)
+
+
+def serve(config: Config) -> None:
+    """Front a ComfyUI until told to stop.
+
+    Raises:
+        ServeError: when the address cannot be listened on.
+    """
+    logging.basicConfig(level=config.proxy.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")
+    with contextlib.suppress(KeyboardInterrupt):
+        run_async(_serve(config))
+
+
+async def _serve(config: Config) -> int:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C raises KeyboardInterrupt instead
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    try:
+        async with running(config) as proxy:
+            log.info("listening on %s, mode %s; stop with Ctrl-C", proxy.url, config.proxy.mode)
+            if config.proxy.host not in _LOOPBACK:
+                log.warning(
+                    "%s is not a loopback address, and neither ComfyUI nor comfykeep asks for a password: whoever "
+                    "reaches this port can run workflows and read and write ComfyUI's files. Put an authenticating "
+                    "reverse proxy in front, or listen on 127.0.0.1.",
+                    config.proxy.listen,
+                )
+            report = await survey(proxy.engine.upstream.client, *_overrides(config))
+            for line in report.lines():
+                log.info("%s", line)
+            for problem in report.problems:
+                log.warning("%s %s", problem.what, problem.remedy)
+            await stop.wait()
+            log.info("stopping")
+    except OSError as error:
+        raise ServeError(
+            f"Cannot listen on {config.proxy.listen}: {error.strerror or error}. Is another comfykeep there? "
+            'Else set another address in proxy.toml: [proxy] listen = "127.0.0.1:8190".'
+        ) from error
+    return 0
+
+
+def _overrides(config: Config) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    return config.normalizer.loaders.include, config.normalizer.loaders.exclude
+
+
+def check(config: Config) -> int:
+    """Print what is fronted and each problem with its remedy; 1 when there is a problem, else 0."""
+
+    async def look() -> Report:
+        async with UpstreamClient(config.upstream.url) as client:
+            return await survey(client, *_overrides(config))
+
+    report = asyncio.run(look())
+    console = Console(soft_wrap=True, highlight=False)
+    for line in report.lines():
+        console.print(line, markup=False)
+    for problem in report.problems:
+        console.print(f"[bold yellow]Problem:[/] {problem.what}\n  {problem.remedy}")
+    if not report.problems:
+        console.print("[green]No problems found.[/]")
+    return 1 if report.problems else 0
+
+
+def simulate(arguments: Sequence[str]) -> int:
+    """Run the simulated ComfyUI until stopped; its exit status."""
+    return simulator.run(simulator.parse_flags(arguments))
+
+
+def loaders(config: Config, upstream: str | None, object_info: Path | None, *, json_output: bool) -> None:
+    """List the roles of node classes.
+
+    Raises:
+        ServeError: when the schema cannot be read.
+    """
+    rows = describe(_schema(config, upstream, object_info))
+    if json_output:
+        listed = [
+            {"class": row.class_type, "role": row.role, "reason": row.reason, "module": row.module} for row in rows
+        ]
+        print(json.dumps(listed))  # noqa: T201 - the answer of a command
+        return
+    table = Table()
+    for heading in ("class", "role", "why"):
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        if row.role is not Role.NEITHER:
+            table.add_row(row.class_type, row.role, row.reason)
+    console = Console()
+    console.print(table)
+    others = sum(row.role is Role.NEITHER for row in rows)
+    console.print(f"{others} more classes are neither; --json lists them with the reason.")
+
+
+def _schema(config: Config, upstream: str | None, object_info: Path | None) -> Schema:
+    include, exclude = _overrides(config)
+    if object_info is not None:
+        try:
+            info = json.loads(object_info.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ServeError(f"{object_info}: cannot be read as JSON: {error}") from error
+        if not isinstance(info, dict):
+            raise ServeError(f"{object_info}: not an answer of GET /object_info")
+        return Schema.from_object_info(info, include=include, exclude=exclude)
+
+    async def ask() -> Any:
+        async with UpstreamClient(upstream or config.upstream.url) as client:
+            return await client.get_json("/object_info")
+
+    try:
+        return Schema.from_object_info(asyncio.run(ask()), include=include, exclude=exclude)
+    except UpstreamError as error:
+        raise ServeError(f"{error.message}. {error.details}") from error
