@@ -58,12 +58,14 @@ class Budget:
     """What one prompt and its pins may take.
 
     `pins` bounds the pins alone, `ram` and `vram` pins and the prompt's own components together. None is no bound.
+    `overlap`: the next prompt's first model comes while all of that is still there, and must fit beside it.
     """
 
     chains: int
     pins: int
     ram: int | None
     vram: int | None = None
+    overlap: bool = False
 
 
 def ram_reserve(machine: Machine, limits: Limits) -> int:
@@ -87,6 +89,7 @@ def make_budget(machine: Machine, flags: UpstreamFlags, limits: Limits, usage: U
         pins=pins if lesson.cap is None else min(pins, lesson.cap),
         ram=ram,
         vram=vram,
+        overlap=flags.drops_late,
     )
 
 

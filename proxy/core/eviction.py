@@ -90,7 +90,8 @@ def plan(
     """
     needs = first_needs(foresight)
     ranked = sorted((_rank(candidate, needs, groups, size_of, now) for candidate in candidates), key=_Ranked.order)
-    packing = _Packing(budget, own, size_of)
+    arrivals = _arrivals(candidates, foresight, size_of) if budget.overlap else []
+    packing = _Packing(budget, own, size_of, arrivals, queue_seen=bool(foresight))
     reasons: dict[str, PinReason] = {}
     for item in ranked:
         if item.key in reasons:
@@ -130,6 +131,12 @@ class _Ranked:
 
     def order(self) -> tuple[tuple[float, ...], str]:
         return self.place, self.key
+
+
+def _arrivals(candidates: Sequence[Candidate], foresight: Sequence[ModelSet], size_of: SizeOf) -> list[ModelRef]:
+    """The components that a later prompt may load, the largest first."""
+    known = frozenset[ModelRef]().union(*(item.chain.models for item in candidates), *foresight)
+    return sorted(known, key=lambda ref: (-size_of(ref), ref))
 
 
 def _rank(
@@ -188,6 +195,10 @@ class _Packing:
     budget: Budget
     own: Sequence[Chain]
     size_of: SizeOf
+    arrivals: Sequence[ModelRef]
+    """What may be loaded next, the largest first."""
+    queue_seen: bool
+    """Whether the next prompt is known; else it may bring something new, as large as the largest so far."""
     chosen: list[Chain] = field(default_factory=list)
     pinned_bytes: int = 0
     _held: set[ModelRef] = field(default_factory=set)
@@ -209,7 +220,7 @@ class _Packing:
         size = sum(map(self.size_of, new))
         if len(self.chosen) + len(wanted) > self.budget.chains:
             return f"{self.budget.chains} chains are pinned already"
-        total = self._own_bytes + self.pinned_bytes + size
+        total = self._own_bytes + self.pinned_bytes + size + self._arriving(new)
         for name, limit, taken in (
             ("pins", self.budget.pins, self.pinned_bytes + size),
             ("RAM", self.budget.ram, total),
@@ -223,3 +234,8 @@ class _Packing:
         for chain in wanted:
             self._nodes |= chain.nodes.keys()
         return None
+
+    def _arriving(self, new: ModelSet) -> int:
+        """What the next prompt may load while all this is still there."""
+        held = self._held | new if self.queue_seen else frozenset()
+        return next((self.size_of(ref) for ref in self.arrivals if ref not in held), 0)

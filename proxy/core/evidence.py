@@ -5,7 +5,7 @@ first step; the rest is memory readings and what was done to it. All are turned 
 without time: the caller says when.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeAlias
@@ -17,6 +17,8 @@ from proxy.core.flags import UpstreamFlags
 
 _LINK = 2
 """A link is a list of a node id and a slot."""
+_SHARES = {"MODEL": 0.74, "CLIP": 0.24, "VAE": 0.02}
+"""How the bytes of a checkpoint divide among its models: as in SDXL, near enough for the others."""
 
 
 class Ending(StrEnum):
@@ -68,14 +70,15 @@ class MemoryRead:
 class PromptSent:
     """A prompt was sent to ComfyUI and waits there or runs at once.
 
-    `components` are the loader nodes of its own chains by stable id; `node_count` counts all its nodes, pins included.
+    `components` are the loader nodes of its own chains by stable id; `prompt` is all of it as it was sent, with its
+    pins.
     """
 
     prompt_id: str
     own: tuple[Chain, ...]
     pins: tuple[Chain, ...]
     components: Mapping[str, ModelRef]
-    node_count: int
+    prompt: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,18 +103,41 @@ class NodesCached:
     nodes: frozenset[str]
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Part:
+    """One model out of a component: a checkpoint brings three, which ComfyUI moves one by one.
+
+    `kind` is the type of the loader's output; `share` the part of the component's bytes, 0 for what only patches others
+    (a LoRA) and never lies in VRAM by itself.
+    """
+
+    ref: ModelRef
+    kind: str
+    share: float
+
+
 @dataclass(frozen=True, slots=True)
 class Use:
-    """A node computed with components.
+    """A node computed with models.
 
     `seconds` passed from its start to its first step, or to its end where it makes no steps; `step_seconds` is what
     each later step took, None where there were none. The difference is what moving the weights cost.
     """
 
-    refs: ModelSet
+    parts: frozenset[Part]
     consumer: str
     seconds: float
     step_seconds: float | None = None
+
+    @property
+    def weights(self) -> frozenset[Part]:
+        """The parts whose weights had to be where the node computes."""
+        return frozenset(part for part in self.parts if part.share)
+
+    @property
+    def patches(self) -> ModelSet:
+        """The components that only patch those."""
+        return frozenset(part.ref for part in self.parts if not part.share)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,51 +199,77 @@ class StepClock:
             self._first.setdefault(node, now)
             self._last[node] = (now, self._last.get(node, (now, 0))[1] + 1)
 
-    def use(self, node: str, refs: ModelSet, consumer: str, node_seconds: float) -> Use:
-        """How the use of components by this node went; `node_seconds` is how long it ran in all."""
+    def use(self, node: str, parts: frozenset[Part], consumer: str, node_seconds: float) -> Use:
+        """How the use of models by this node went; `node_seconds` is how long it ran in all."""
         if node not in self._first:
-            return Use(refs, consumer, node_seconds)
+            return Use(parts, consumer, node_seconds)
         last, steps = self._last[node]
         step = (last - self._first[node]) / (steps - 1) if steps > 1 else None
-        return Use(refs, consumer, self._first[node] - self._started[node], step)
+        return Use(parts, consumer, self._first[node] - self._started[node], step)
 
 
 def consumers(
-    prompt: Mapping[str, Any], chains: Iterable[Chain], components: Mapping[str, ModelRef]
-) -> dict[str, ModelSet]:
-    """The nodes of a prompt that compute with models, by id: those linked to a chain, with all that it loads.
+    prompt: Mapping[str, Any],
+    chains: Iterable[Chain],
+    components: Mapping[str, ModelRef],
+    outputs: Mapping[str, Sequence[str]],
+) -> dict[str, frozenset[Part]]:
+    """The nodes of a prompt that compute with models, by id, with what they compute with.
 
     Args:
         prompt: the prompt as it was sent, in stable ids.
         chains: the prompt's own chains.
         components: its loader nodes.
+        outputs: the types of each chain class's outputs.
     """
-    behind: dict[str, ModelSet] = {}
-    for chain in chains:
-        for node_id in chain.nodes:
-            reached = _reached(node_id, chain.nodes)
-            loaded = frozenset(components[node] for node in reached if node in components)
-            behind[node_id] = behind.get(node_id, frozenset()) | loaded
-    found: dict[str, ModelSet] = {}
+    nodes = {node_id: node for chain in chains for node_id, node in chain.nodes.items()}
+    found: dict[str, frozenset[Part]] = {}
     for node_id, node in prompt.items():
-        used = frozenset[ModelRef]().union(*(behind.get(source, frozenset()) for source in _sources(node)))
-        if used and node_id not in behind:
-            found[node_id] = used
+        if node_id in nodes:
+            continue
+        reached = (_parts(source, slot, nodes, components, outputs) for source, slot in _links(node))
+        parts = frozenset[Part]().union(*reached)
+        if parts:
+            found[node_id] = parts
     return found
 
 
-def _reached(node_id: str, nodes: Mapping[str, Any]) -> frozenset[str]:
-    """A node and all that lies before it within one chain, which has no cycles."""
-    before = (_reached(source, nodes) for source in _sources(nodes[node_id]) if source in nodes)
-    return frozenset({node_id}).union(*before)
+def _parts(
+    node_id: str,
+    slot: int,
+    nodes: Mapping[str, Any],
+    components: Mapping[str, ModelRef],
+    outputs: Mapping[str, Sequence[str]],
+) -> Iterator[Part]:
+    """What comes out of one output of a chain: the model of its loader, and what patches it on the way."""
+    node = nodes.get(node_id)
+    types = outputs.get(node["class_type"], ()) if node else ()
+    if node is None or not 0 <= slot < len(types):
+        return
+    kind = types[slot]
+    before = [link for link in _links(node) if link[0] in nodes]
+    if node_id in components:
+        yield Part(components[node_id], kind, 0.0 if before else _share(kind, types))
+    for source, source_slot in before:
+        source_types = outputs.get(nodes[source]["class_type"], ())
+        if source_slot < len(source_types) and source_types[source_slot] == kind:
+            yield from _parts(source, source_slot, nodes, components, outputs)
 
 
-def _sources(node: object) -> list[str]:
-    """The ids that a node's inputs link to."""
+def _share(kind: str, types: Sequence[str]) -> float:
+    """The part of a file's bytes that one of several models takes."""
+    weights = [_SHARES.get(each, 0.0) for each in types]
+    return _SHARES.get(kind, 0.0) / sum(weights) if any(weights) else 1.0
+
+
+def _links(node: object) -> list[tuple[str, int]]:
+    """What a node's inputs link to."""
     inputs = node.get("inputs") if isinstance(node, Mapping) else None
     values = inputs.values() if isinstance(inputs, Mapping) else ()
     return [
-        value[0] for value in values if isinstance(value, list) and len(value) == _LINK and isinstance(value[0], str)
+        (value[0], value[1])
+        for value in values
+        if isinstance(value, list) and len(value) == _LINK and isinstance(value[0], str) and isinstance(value[1], int)
     ]
 
 

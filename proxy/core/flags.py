@@ -109,6 +109,11 @@ class UpstreamFlags:
         return self.vram not in {VramMode.CPU, VramMode.NONE}
 
     @property
+    def drops_late(self) -> bool:
+        """Whether what a prompt does not carry goes only after its first node ran: old and new models overlap."""
+        return self.cache is CacheMode.RAM_PRESSURE
+
+    @property
     def pins_help(self) -> bool:
         """Whether carrying a loader along keeps its model."""
         return self.cache is not CacheMode.NONE

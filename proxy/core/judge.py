@@ -8,13 +8,13 @@ Only certain cases teach what loading costs: a loader that ran has read its file
 what was just loaded has moved it to VRAM.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from normalizer.models import ModelRef, ModelSet
 from proxy.core.accuracy import Scores
 from proxy.core.costs import LoadCosts
-from proxy.core.evidence import PromptEnded, PromptSent, Use
+from proxy.core.evidence import Part, PromptEnded, PromptSent, Use
 from proxy.core.flags import UpstreamFlags
 from proxy.core.memory_model import CacheKey
 from proxy.core.sizes import Sizes
@@ -60,29 +60,42 @@ class Judge:
         self._costs = costs
         self._computing: dict[str, float] = {}
         """Seconds that a node without steps takes when its weights are in place, by class."""
+        self._patched: dict[Part, ModelSet] = {}
 
     def settle(self, flight: Flight, event: PromptEnded, flags: UpstreamFlags) -> tuple[Finding, ...]:
         """Judge a prompt that ended and learn from it."""
         reads = self._reads(flight, event)
-        moves: dict[ModelRef, float] = {}
-        findings = [Finding(ref, flight.predicted.get(ref, Tier.UNKNOWN), Tier.COLD) for ref in reads]
-        seen: set[ModelRef] = set()
+        moved: dict[ModelRef, _Moved] = {}
+        tiers: dict[ModelRef, tuple[int, Tier]] = {ref: (self._sizes.bytes_of(ref), Tier.COLD) for ref in reads}
+        seen: set[Part] = set()
         for use in event.uses:
-            delay = self._delay(use, again=seen.issuperset(use.refs))
-            first = seen.isdisjoint(use.refs)
-            seen |= use.refs
-            if delay is None or not first:
+            delay = self._delay(use, again=seen.issuperset(use.weights))
+            judged = seen.isdisjoint(use.weights) and not self._patched_anew(use)
+            seen |= use.weights
+            if delay is None or not judged or not use.weights:
                 continue
-            if use.refs <= reads.keys():
-                moves |= self._shares(use.refs, delay)
-            elif use.refs.isdisjoint(reads):
-                tier = self._judge(use.refs, delay, flags, event.disk_bytes)
-                if tier is not None:
-                    findings += [Finding(ref, flight.predicted.get(ref, Tier.UNKNOWN), tier) for ref in use.refs]
-        self._learn(reads, moves, flags)
+            refs = {part.ref for part in use.weights}
+            sizes = self._part_sizes(use)
+            if refs <= reads.keys():
+                for ref, size in sizes.items():
+                    moved[ref] = moved.get(ref, _Moved()).more(size, delay * size / max(1, sum(sizes.values())))
+            elif refs.isdisjoint(reads):
+                tier = self._judge(sum(sizes.values()), delay, flags, event.disk_bytes)
+                for ref, size in sizes.items():
+                    # Of several parts the largest speaks for the component.
+                    if tier is not None and size > tiers.get(ref, (-1, tier))[0]:
+                        tiers[ref] = size, tier
+        self._learn(reads, moved, flags)
+        findings = [Finding(ref, flight.predicted.get(ref, Tier.UNKNOWN), tier) for ref, (_, tier) in tiers.items()]
         for finding in findings:
             self.scores.judge(finding.predicted, finding.seen)
         return tuple(findings)
+
+    def _patched_anew(self, use: Use) -> bool:
+        """Whether other LoRAs than last time are baked in: that takes time wherever the weights were."""
+        anew = any(self._patched.get(part, use.patches) != use.patches for part in use.weights)
+        self._patched.update(dict.fromkeys(use.weights, use.patches))
+        return anew
 
     def _reads(self, flight: Flight, event: PromptEnded) -> dict[ModelRef, float]:
         """The components that were read from disk, with the seconds of their loaders."""
@@ -104,10 +117,11 @@ class Judge:
         known = self._computing.get(use.consumer)
         return None if known is None else max(0.0, use.seconds - known)
 
-    def _judge(self, refs: ModelSet, delay: float, flags: UpstreamFlags, disk_bytes: int | None) -> Tier | None:
+    def _judge(self, size: int, delay: float, flags: UpstreamFlags, disk_bytes: int | None) -> Tier | None:
         if not flags.uses_vram:
             return Tier.WARM
-        size = self._size(refs)
+        if not flags.can_offload:
+            return Tier.HOT
         move, read = (size / self._costs.bandwidth(tier) for tier in (Tier.WARM, Tier.COLD))
         if move < TELLABLE:
             return None
@@ -118,18 +132,29 @@ class Judge:
         from_disk = delay > move + read / 2 if disk_bytes is None else disk_bytes >= size / 2
         return Tier.COLD if from_disk else Tier.WARM
 
-    def _learn(self, reads: Mapping[ModelRef, float], moves: Mapping[ModelRef, float], flags: UpstreamFlags) -> None:
+    def _learn(self, reads: Mapping[ModelRef, float], moved: Mapping[ModelRef, "_Moved"], flags: UpstreamFlags) -> None:
         for ref, seconds in reads.items():
             size = self._sizes.bytes_of(ref)
-            taught = size if size >= TEACHING else None
-            self._costs.observe(ref, Tier.COLD, seconds + moves.get(ref, 0.0), taught)
+            move = moved.get(ref, _Moved())
+            self._costs.observe(ref, Tier.COLD, seconds + move.seconds, size if size >= TEACHING else None)
             # Under dynamic VRAM the first use may still read from disk: that is no move from RAM.
-            if ref in moves and flags.uses_vram and not flags.dynamic_vram:
-                self._costs.observe(ref, Tier.WARM, moves[ref], taught)
+            if move.bytes and flags.uses_vram and flags.can_offload and not flags.dynamic_vram:
+                whole = move.seconds * size / move.bytes
+                self._costs.observe(ref, Tier.WARM, whole, size if move.bytes >= TEACHING else None)
 
-    def _shares(self, refs: ModelSet, seconds: float) -> dict[ModelRef, float]:
-        size = self._size(refs)
-        return {ref: seconds * self._sizes.bytes_of(ref) / size for ref in refs} if size else {}
+    def _part_sizes(self, use: Use) -> dict[ModelRef, int]:
+        sizes: dict[ModelRef, int] = {}
+        for part in use.weights:
+            sizes[part.ref] = sizes.get(part.ref, 0) + int(self._sizes.bytes_of(part.ref) * part.share)
+        return sizes
 
-    def _size(self, refs: Collection[ModelRef]) -> int:
-        return sum(map(self._sizes.bytes_of, refs))
+
+@dataclass(frozen=True, slots=True)
+class _Moved:
+    """What was seen to move to VRAM, and for how long it was waited for."""
+
+    bytes: int = 0
+    seconds: float = 0.0
+
+    def more(self, size: int, seconds: float) -> "_Moved":
+        return _Moved(self.bytes + size, self.seconds + seconds)

@@ -11,11 +11,13 @@ Sources: ComfyUI `comfy_execution/caching.py`, `execution.py` (`PromptExecutor`)
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from typing import Any, TypeAlias
 
 from normalizer import Chain
-from normalizer.models import ModelRef
-from proxy.core.flags import GB, CacheMode, UpstreamFlags
+from normalizer.models import ModelRef, ModelSet
+from proxy.core.evidence import Part, Use
+from proxy.core.flags import GB, CacheMode, UpstreamFlags, VramMode
 
 SizeOf: TypeAlias = Callable[[ModelRef], int]
 
@@ -56,7 +58,8 @@ class NodeCache:
         self._inactive = flags.thresholds(host_ram).inactive
         self._always_short = self._inactive >= host_ram
         self._entries: dict[CacheKey, _Entry] = {}
-        self._others: dict[int, int] = {}
+        self._others: dict[str, int] = {}
+        """Generation of each other node's result by its signature; kept for the LRU cache alone."""
         self._generation = 0
 
     @property
@@ -66,13 +69,13 @@ class NodeCache:
         return mode in {CacheMode.CLASSIC, CacheMode.NONE} or (mode is CacheMode.RAM_PRESSURE and self._always_short)
 
     def start(
-        self, nodes: Mapping[CacheKey, ModelRef], other_nodes: int, size_of: SizeOf, ram_free: int | None
+        self, nodes: Mapping[CacheKey, ModelRef], prompt: Mapping[str, Any], size_of: SizeOf, ram_free: int | None
     ) -> None:
         """A prompt begins: its nodes are marked as used, and what it does not contain may go.
 
         Args:
             nodes: the loader nodes of the prompt and its pins; only those already held are marked.
-            other_nodes: how many other nodes it has; they compete in the LRU cache.
+            prompt: all its nodes; in the LRU cache the others compete with loaders.
             size_of: bytes of a component.
             ram_free: available RAM as ComfyUI sees it, before the prompt loads anything; None if unknown.
         """
@@ -82,8 +85,11 @@ class NodeCache:
         if self.forgets_uncarried:
             self._entries = {k: e for k, e in self._entries.items() if e.generation == self._generation}
         elif self._flags.cache is CacheMode.LRU:
+            loaders = {key.node_id for key in nodes}
+            others = {key.signature for key in signatures(prompt) if key.node_id not in loaders}
+            self._others |= dict.fromkeys(others & self._others.keys(), self._generation)
             self._trim()
-            self._others[self._generation] = other_nodes
+            self._others |= dict.fromkeys(others, self._generation)
         elif self._flags.cache is CacheMode.RAM_PRESSURE:
             to_load = sum(size_of(ref) for key, ref in nodes.items() if key not in self._entries)
             self._release(None if ram_free is None else ram_free - to_load, size_of)
@@ -130,11 +136,11 @@ class NodeCache:
 
     def _trim(self) -> None:
         """`LRUCache.clean_unused`: whole generations go, oldest first, until the number of results fits."""
-        for oldest in sorted({entry.generation for entry in self._entries.values()} | self._others.keys()):
-            if len(self._entries) + sum(self._others.values()) <= self._flags.lru_size or oldest == self._generation:
+        for oldest in sorted({entry.generation for entry in self._entries.values()} | set(self._others.values())):
+            if len(self._entries) + len(self._others) <= self._flags.lru_size or oldest == self._generation:
                 return
-            self._entries = {k: e for k, e in self._entries.items() if e.generation != oldest}
-            self._others.pop(oldest, None)
+            self._entries = {key: entry for key, entry in self._entries.items() if entry.generation != oldest}
+            self._others = {key: generation for key, generation in self._others.items() if generation != oldest}
 
     def _release(self, available: int | None, size_of: SizeOf) -> None:
         """`RAMPressureCache.ram_release`: the entries of the oldest prompts go until enough RAM is available."""
@@ -160,56 +166,64 @@ class Vram:
         reserve = DEFAULT_RESERVE if flags.reserve_vram is None else flags.reserve_vram
         self._headroom = INFERENCE + int((reserve + flags.vram_headroom) * GB)
         self._others = 0
-        self._loaded: dict[ModelRef, int] = {}
-        """Bytes in VRAM of each component, the most recently used last."""
-        self._doubted: set[ModelRef] = set()
+        self._loaded: dict[Part, _Loaded] = {}
+        """The most recently used last."""
+        self._running: set[Part] = set()
+        self._doubted: ModelSet = frozenset()
+        self._patches: set[ModelRef] = set()
 
     @property
     def loaded_bytes(self) -> int:
         """Bytes of all components that are in VRAM."""
-        return sum(self._loaded.values())
+        return sum(loaded.bytes for loaded in self._loaded.values())
 
     def resident(self, ref: ModelRef, size: int) -> bool | None:
-        """Whether a living component's weights are in VRAM; None where that is in doubt."""
-        if not self._flags.uses_vram:
+        """Whether most of a living component's weights are in VRAM; None where that is in doubt."""
+        if not self._flags.uses_vram or ref in self._patches:
             return False
         if not self._flags.can_offload:
             return True
         if ref in self._doubted:
             return None
-        if self._loaded.get(ref, -1) >= size * RESIDENT_SHARE:
+        found = [loaded.bytes for part, loaded in self._loaded.items() if part.ref == ref]
+        if found and sum(found) >= size * RESIDENT_SHARE:
             return True
         return None if self._flags.dynamic_vram else False
 
-    def use(self, refs: Iterable[ModelRef], size_of: SizeOf) -> None:
-        """Something computes with these components: they come to VRAM, and others leave it for them."""
-        if not self._flags.uses_vram:
-            return
-        used = [ref for ref in refs if size_of(ref)]
-        held = {ref: self._loaded.pop(ref, 0) for ref in used}
-        self._doubted -= held.keys()
+    def begin_prompt(self) -> None:
+        """Another prompt runs: what the one before computed with is idle."""
+        self._running.clear()
+
+    def use(self, use: Use, size_of: SizeOf) -> None:
+        """A node computes with these models: they come to VRAM, and others leave it for them."""
+        self._patches |= use.patches
+        used = [part for part in sorted(use.weights) if self._moves(part)]
+        before = {part: self._loaded.pop(part, None) for part in used}
+        self._running.update(used)
+        self._doubted -= {part.ref for part in used}
+        wanted = {part: int(size_of(part.ref) * part.share) for part in used}
         if self._flags.dynamic_vram:
-            self._page_in(used, size_of)
-        else:
-            missing = sum(size_of(ref) - bytes_held for ref, bytes_held in held.items())
-            self._evict(int(missing * LOAD_FACTOR) + sum(held.values()))
-            for ref in used:
-                fits = max(0, self._capacity - self.loaded_bytes) if self._flags.can_offload else size_of(ref)
-                self._loaded[ref] = min(size_of(ref), fits)
+            self._page_in(wanted)
+            return
+        held = sum(loaded.bytes for loaded in before.values() if loaded is not None)
+        self._evict(int((sum(wanted.values()) - held) * LOAD_FACTOR) + held)
+        for part, size in wanted.items():
+            fits = max(0, self._capacity - self.loaded_bytes) if self._flags.can_offload else size
+            self._loaded[part] = _Loaded(size, min(size, fits))
 
     def unload_all(self) -> None:
         """All weights left VRAM: an out-of-memory error, `/free`, or `--disable-smart-memory` after a prompt."""
         self._loaded.clear()
-        self._doubted.clear()
+        self._doubted = frozenset()
 
-    def keep_only(self, alive: frozenset[ModelRef]) -> None:
+    def keep_only(self, alive: ModelSet) -> None:
         """Weights whose objects are gone leave VRAM with them."""
-        self._loaded = {ref: size for ref, size in self._loaded.items() if ref in alive}
+        self._loaded = {part: loaded for part, loaded in self._loaded.items() if part.ref in alive}
         self._doubted &= alive
 
     def doubt(self) -> None:
         """Something ran that we do not know; anything may have left VRAM."""
-        self._doubted |= self._loaded.keys()
+        self._doubted |= {part.ref for part in self._loaded}
         self._loaded.clear()
 
     def observe(self, total: int, free: int) -> None:
@@ -230,45 +244,86 @@ class Vram:
     def _capacity(self) -> int:
         return max(0, self._total - self._others - self._headroom)
 
+    def _moves(self, part: Part) -> bool:
+        on_cpu = self._flags.vram is VramMode.LOW and part.kind == "CLIP" and not self._flags.dynamic_vram
+        return self._flags.uses_vram and not on_cpu
+
     def _evict(self, needed: int) -> None:
-        """`free_memory`: of the models that are not asked for, those least in VRAM and then the smallest go first."""
+        """`free_memory`: what is offloaded most goes first, then what is idle, the smaller, the younger."""
         if not self._flags.can_offload:
             return
-        for ref in sorted(self._loaded, key=lambda ref: self._loaded[ref]):
+        newest_first = list(reversed(self._loaded.items()))
+        for part, loaded in sorted(newest_first, key=lambda item: self._order(*item)):
             excess = self.loaded_bytes + needed - self._capacity
-            if excess <= 0 and self._flags.smart_memory:
+            if self._flags.smart_memory and loaded.bytes > excess:
+                if excess > 0:
+                    self._loaded[part] = replace(loaded, bytes=loaded.bytes - excess)
                 return
-            if self._flags.smart_memory and self._loaded[ref] > excess:
-                self._loaded[ref] -= excess
-            else:
-                del self._loaded[ref]
+            del self._loaded[part]
 
-    def _page_in(self, used: list[ModelRef], size_of: SizeOf) -> None:
+    def _order(self, part: Part, loaded: "_Loaded") -> tuple[int, bool, int]:
+        return loaded.bytes - loaded.size, part in self._running, loaded.size
+
+    def _page_in(self, wanted: Mapping[Part, int]) -> None:
         """Dynamic VRAM pages weights in on demand; those used longest ago may have made room."""
-        for ref in used:
-            self._loaded[ref] = size_of(ref)
+        for part, size in wanted.items():
+            self._loaded[part] = _Loaded(size, size)
         room = self._capacity
-        for ref in reversed(list(self._loaded)):
-            room -= self._loaded[ref]
+        for part in reversed(list(self._loaded)):
+            room -= self._loaded[part].bytes
             if room < 0:
-                del self._loaded[ref]
-                self._doubted.add(ref)
+                del self._loaded[part]
+                self._doubted |= {part.ref}
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """How many of a part's bytes are in VRAM."""
+
+    size: int
+    bytes: int
 
 
 def cache_keys(chains: Iterable[Chain], components: Mapping[str, ModelRef]) -> dict[CacheKey, ModelRef]:
     """The loader nodes of some chains, each with its exact inputs and those of all nodes before it."""
     keys: dict[CacheKey, ModelRef] = {}
     for chain in chains:
-        for node_id in chain.nodes.keys() & components.keys():
-            keys[CacheKey(node_id, _signature(node_id, chain.nodes))] = components[node_id]
+        for key in signatures(chain.nodes):
+            if key.node_id in components:
+                keys[key] = components[key.node_id]
     return keys
 
 
-def _signature(node_id: str, nodes: Mapping[str, Any]) -> str:
-    inputs = nodes[node_id]["inputs"]
-    parts = []
-    for name in sorted(inputs):
-        value = inputs[name]
-        link = isinstance(value, list) and bool(value) and value[0] in nodes
-        parts.append(f"{name}={_signature(value[0], nodes)}:{value[1:]}" if link else f"{name}={value!r}")
-    return f"{nodes[node_id]['class_type']}({', '.join(parts)})"
+def signatures(nodes: Mapping[str, Any]) -> list[CacheKey]:
+    """What ComfyUI tells the results of these nodes apart by: class, inputs, and the same for all nodes before.
+
+    Nodes on a cycle, which never run, are left out.
+    """
+    waiting = {node_id: node for node_id, node in nodes.items() if isinstance(node, Mapping)}
+    done: dict[str, str] = {}
+    while ready := [node_id for node_id, node in waiting.items() if not _sources(node) & waiting.keys()]:
+        for node_id in ready:
+            done[node_id] = _digest(waiting.pop(node_id), done)
+    return [CacheKey(node_id, digest) for node_id, digest in done.items()]
+
+
+def _inputs(node: Mapping[str, Any]) -> Mapping[str, Any]:
+    inputs = node.get("inputs")
+    return inputs if isinstance(inputs, Mapping) else {}
+
+
+def _sources(node: Mapping[str, Any]) -> set[str]:
+    return {value[0] for value in _inputs(node).values() if _is_link(value)}
+
+
+def _is_link(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], str)
+
+
+def _digest(node: Mapping[str, Any], done: Mapping[str, str]) -> str:
+    inputs = {
+        name: [done.get(value[0], value[0]), *value[1:]] if _is_link(value) else value
+        for name, value in _inputs(node).items()
+    }
+    text = repr((node.get("class_type"), sorted(inputs.items())))
+    return blake2b(text.encode(errors="surrogatepass"), digest_size=16).hexdigest()

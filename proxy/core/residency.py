@@ -107,8 +107,8 @@ class Residency:
 
     def usage(self) -> Usage:
         """What is in use, for the budget."""
-        resident = sum(map(self.sizes.bytes_of, self._cache.refs()))
-        return Usage(self._reading.ram_free, resident, self._reading.vram_free, self._vram.loaded_bytes)
+        held, in_vram = sum(map(self.sizes.bytes_of, self._cache.refs())), self._vram.loaded_bytes
+        return Usage(self._reading.ram_free, max(0, held - in_vram), self._reading.vram_free, in_vram)
 
     def pinned_bytes(self, prompt_id: str) -> int:
         """The bytes that the pins of a sent prompt add to its own components."""
@@ -217,14 +217,14 @@ class Residency:
         flight.held = frozenset(filter(self._cache.holds, flight.own))
         flight.known = self._cache.refs() & frozenset(flight.own.values())
         nodes = {**flight.pins, **flight.own}
-        others = flight.sent.node_count - len({key.node_id for key in nodes})
-        self._cache.start(nodes, others, self.sizes.bytes_of, self._reading.host_ram_free)
+        self._cache.start(nodes, flight.sent.prompt, self.sizes.bytes_of, self._reading.host_ram_free)
         for key, ref in flight.own.items():
             self._cache.put(key, ref)
             self._last_used.pop(ref, None)
             self._last_used[ref] = now
         while len(self._last_used) > REMEMBERED:
             del self._last_used[next(iter(self._last_used))]
+        self._vram.begin_prompt()
         self._vram.keep_only(self._cache.refs())
         self._ignorant = self._ignorant and not self._cache.forgets_uncarried
 
@@ -249,7 +249,7 @@ class Residency:
                 if key.node_id not in flight.cached and key.node_id not in event.node_seconds:
                     self._cache.remove(key)
             for use in event.uses:
-                self._vram.use(sorted(use.refs), self.sizes.bytes_of)
+                self._vram.use(use, self.sizes.bytes_of)
         if event.ending is Ending.OUT_OF_MEMORY or not self._flags.smart_memory:
             self._vram.unload_all()
         self._cache.end_prompt()

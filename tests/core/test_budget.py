@@ -20,7 +20,17 @@ CALM = Lesson()
 
 def test_defaults_are_16_chains_and_half_the_ram() -> None:
     budget = make_budget(Machine(64 * GB, 64 * GB, 24 * GB), NORMAL, Limits(), Usage(), CALM)
-    assert budget == Budget(chains=16, pins=32 * GB, ram=64 * GB - 4 * GB - int(64 * GB * 0.15), vram=None)
+    assert budget == Budget(
+        chains=16, pins=32 * GB, ram=64 * GB - 4 * GB - int(64 * GB * 0.15), vram=None, overlap=True
+    )
+
+
+def test_only_the_ram_pressure_cache_lets_old_and_new_overlap() -> None:
+    machine = Machine(64 * GB, 64 * GB)
+    overlap = {
+        mode: make_budget(machine, UpstreamFlags(cache=mode), Limits(), Usage(), CALM).overlap for mode in CacheMode
+    }
+    assert [mode for mode, late in overlap.items() if late] == [CacheMode.RAM_PRESSURE]
 
 
 def test_what_others_take_is_not_ours() -> None:

@@ -115,6 +115,21 @@ def test_vram_bounds_models_that_cannot_leave_it() -> None:
     assert keys(choose([candidate("a", ago=1), candidate("b", ago=2)], budget)) == ["a"]
 
 
+def test_what_comes_next_must_fit_beside_what_is_still_there() -> None:
+    late = Budget(chains=16, pins=100, ram=30, overlap=True)
+    used = [candidate("a", ago=1), candidate("b", ago=2), candidate("c", ago=3)]
+    needed = [frozenset({ref("c")})]
+    assert keys(choose(used, late, own=[chain("d")], foresight=needed)) == ["c"]
+    assert keys(choose(used, late, own=[chain("d")], foresight=[*needed, frozenset({ref("a")})])) == ["c"]
+    assert keys(choose(used, Budget(16, 100, 30), own=[chain("d")], foresight=needed)) == ["c", "a"]
+
+
+def test_without_a_queue_the_next_prompt_may_bring_something_new() -> None:
+    late = Budget(chains=16, pins=100, ram=20, overlap=True)
+    assert keys(choose([candidate("a")], late, own=[chain("d")])) == []
+    assert keys(choose([candidate("a")], late, own=[chain("d")], foresight=[frozenset({ref("a")})])) == ["a"]
+
+
 def test_what_is_gone_is_not_pinned() -> None:
     gone = Candidate(chain("a"), NOW, alive=False)
     planned = choose([gone])
@@ -194,7 +209,7 @@ BOUND = st.integers(0, 150)
 @given(
     CANDIDATES,
     st.lists(st.sampled_from(CHAINS), max_size=2),
-    st.builds(Budget, st.integers(0, 6), BOUND, st.none() | BOUND, st.none() | BOUND),
+    st.builds(Budget, st.integers(0, 6), BOUND, st.none() | BOUND, st.none() | BOUND, st.booleans()),
     st.lists(st.frozensets(st.sampled_from([ref(name) for name in NAMES])), max_size=4),
     GROUPS,
     st.fixed_dictionaries({ref(name): st.integers(0, 60) for name in NAMES}),
@@ -216,6 +231,9 @@ def test_budgets_hold_and_always_is_kept_or_reported(
     assert planned.pinned_bytes == pin_bytes <= budget.pins
     assert len(planned.chosen) <= budget.chains
     if planned.chosen:
+        later: ModelSet = frozenset().union(*(item.chain.models for item in candidates), *foresight)
+        new = later - pinned - mine if foresight else later
+        total += max((sizes[item] for item in new), default=0) if budget.overlap else 0
         assert budget.ram is None or total <= budget.ram
         assert budget.vram is None or total <= budget.vram
 

@@ -13,6 +13,7 @@ from proxy.core.evidence import (
     MemoryRead,
     ModelsFreed,
     NodesCached,
+    Part,
     PromptEnded,
     PromptRecalled,
     PromptSent,
@@ -42,8 +43,12 @@ def chain(name: str, strength: float = 1.0) -> Chain:
     return Chain(key=f"node-{name}", signature=f"{name}{strength}", nodes=nodes, models=frozenset({ref(name)}))
 
 
+def part(name: str, kind: str = "MODEL", share: float = 1.0) -> Part:
+    return Part(ref(name), kind, share)
+
+
 def use(*names: str, waited: float = 0.0) -> Use:
-    return Use(frozenset(map(ref, names)), "KSampler", 1.0 + waited, 1.0)
+    return Use(frozenset(map(part, names)), "KSampler", 1.0 + waited, 1.0)
 
 
 class ComfyUI:
@@ -66,7 +71,10 @@ class ComfyUI:
         prompt_id = f"p{self.prompts}"
         chains = tuple(chain(name, strength) for name in own)
         components = {f"node-{name}": ref(name) for name in own}
-        self.tell(PromptSent(prompt_id, chains, tuple(map(chain, pins)), components, len(own) + len(pins) + 3))
+        pinned = tuple(map(chain, pins))
+        prompt = {node_id: node for each in (*chains, *pinned) for node_id, node in each.nodes.items()}
+        others = {str(number): {"class_type": "X", "inputs": {"seed": (self.prompts, number)}} for number in range(3)}
+        self.tell(PromptSent(prompt_id, chains, pinned, components, prompt | others))
         return prompt_id
 
     def run(self, prompt_id: str, *, cached: str = "", loads: Mapping[str, float] | None = None) -> None:
@@ -310,8 +318,8 @@ def test_under_dynamic_vram_disk_reads_tell_warm_from_cold() -> None:
 
 def test_encoders_are_judged_once_their_bare_computing_time_is_known() -> None:
     comfy = ComfyUI()
-    encode = Use(frozenset({ref("a")}), "CLIPTextEncode", 3.0)
-    again = Use(frozenset({ref("a")}), "CLIPTextEncode", 0.1)
+    encode = Use(frozenset({part("a")}), "CLIPTextEncode", 3.0)
+    again = Use(frozenset({part("a")}), "CLIPTextEncode", 0.1)
     for cached, uses in (("", [encode, again]), ("a", [again, again]), ("a", [encode, again])):
         prompt_id = comfy.send("a")
         comfy.run(prompt_id, cached=cached, loads={} if cached else {"a": 5.0})
@@ -350,6 +358,44 @@ def test_vram_that_others_take_is_not_counted_on() -> None:
     comfy.prompt("a")
     comfy.prompt("b", pins="a")
     assert comfy.tiers("ab") == {"a": Tier.WARM, "b": Tier.HOT}
+
+
+def test_the_parts_of_a_checkpoint_move_one_by_one() -> None:
+    comfy = ComfyUI(machine=Machine(64 * GB, 64 * GB, 9 * GB))
+    prompt_id = comfy.send("a")
+    comfy.run(prompt_id, loads={"a": 5.0})
+    encode = Use(frozenset({part("a", "CLIP", 0.24)}), "CLIPTextEncode", 0.1)
+    comfy.end(prompt_id, encode)
+    assert comfy.tiers("a") == {"a": Tier.WARM}
+    prompt_id = comfy.send("a")
+    comfy.run(prompt_id, cached="a")
+    comfy.end(prompt_id, Use(frozenset({part("a", "MODEL", 0.74)}), "KSampler", 1.0, 1.0))
+    assert comfy.tiers("a") == {"a": Tier.HOT}
+
+
+def test_a_lora_has_no_weights_in_vram() -> None:
+    comfy = ComfyUI()
+    prompt_id = comfy.send("a", "b")
+    comfy.run(prompt_id, loads={"a": 5.0, "b": 1.0})
+    comfy.end(prompt_id, Use(frozenset({part("a"), part("b", share=0.0)}), "KSampler", 1.0, 1.0))
+    assert comfy.tiers("ab") == {"a": Tier.HOT, "b": Tier.WARM}
+
+
+def test_another_lora_makes_the_first_step_late_and_tells_nothing() -> None:
+    comfy = ComfyUI()
+    comfy.prompt("a")
+    prompt_id = comfy.send("a")
+    comfy.run(prompt_id, cached="a")
+    comfy.end(prompt_id, Use(frozenset({part("a"), part("b", share=0.0)}), "KSampler", 5.0, 1.0))
+    assert comfy.residency.accuracy().tiers[Tier.HOT].uses == 0
+
+
+def test_lowvram_keeps_text_encoders_in_ram() -> None:
+    comfy = ComfyUI(UpstreamFlags(cache=CacheMode.CLASSIC, vram=VramMode.LOW))
+    prompt_id = comfy.send("a", "b")
+    comfy.run(prompt_id, loads={"a": 5.0, "b": 5.0})
+    comfy.end(prompt_id, use("a"), Use(frozenset({part("b", "CLIP")}), "CLIPTextEncode", 1.0))
+    assert comfy.tiers("ab") == {"a": Tier.HOT, "b": Tier.WARM}
 
 
 def test_a_size_nobody_lists_is_measured() -> None:

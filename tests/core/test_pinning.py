@@ -1,0 +1,110 @@
+from collections.abc import Sequence
+
+import pytest
+
+from normalizer import Chain
+from normalizer.models import ModelRef
+from proxy.core.budget import CALM_PROMPTS, Limits, Machine
+from proxy.core.costs import LoadCosts
+from proxy.core.eviction import Candidate
+from proxy.core.evidence import (
+    Ending,
+    MemoryRead,
+    NodesCached,
+    PromptEnded,
+    PromptSent,
+    PromptStarted,
+    SizesRead,
+    UpstreamDied,
+    UpstreamStarted,
+)
+from proxy.core.flags import GB, CacheMode, UpstreamFlags
+from proxy.core.pinning import PinPlanner
+from proxy.core.residency import Residency
+from proxy.core.sizes import Sizes
+
+MACHINE = Machine(ram=64 * GB, host_ram=64 * GB, vram=24 * GB)
+
+
+def ref(name: str) -> ModelRef:
+    return ModelRef("UNETLoader", (name,))
+
+
+def chain(name: str) -> Chain:
+    nodes = {name: {"class_type": "UNETLoader", "inputs": {"name": name}}}
+    return Chain(key=name, signature=name, nodes=nodes, models=frozenset({ref(name)}))
+
+
+def planner(cache: CacheMode = CacheMode.CLASSIC, limits: Limits | None = None) -> PinPlanner:
+    made = PinPlanner(Residency(Sizes(), LoadCosts()), limits or Limits(), ())
+    made.handle(UpstreamStarted(UpstreamFlags(cache=cache), MACHINE, fresh=True), 0.0)
+    made.handle(SizesRead(dict.fromkeys("abcdefgh", 8 * GB)), 0.0)
+    return made
+
+
+def begin(made: PinPlanner, name: str, pins: str = "") -> str:
+    prompt_id = f"prompt-{name}"
+    sent = PromptSent(prompt_id, (chain(name),), tuple(map(chain, pins)), {name: ref(name)}, chain(name).nodes)
+    made.handle(sent, 1.0)
+    made.handle(PromptStarted(prompt_id), 2.0)
+    made.handle(NodesCached(prompt_id, frozenset(pins)), 2.0)
+    return prompt_id
+
+
+def run(made: PinPlanner, name: str, pins: str = "", ending: Ending = Ending.SUCCESS) -> None:
+    made.handle(PromptEnded(begin(made, name, pins), ending, {name: 4.0}), 3.0)
+
+
+def planned(made: PinPlanner, names: str, own: str = "z") -> Sequence[str]:
+    candidates = [Candidate(chain(name), float(place)) for place, name in enumerate(names)]
+    return [item.key for item in made.plan(candidates, [chain(own)], (), 10.0).chosen]
+
+
+def test_pins_what_is_there_and_fits() -> None:
+    made = planner()
+    run(made, "a")
+    run(made, "b", pins="a")
+    assert planned(made, "abc") == ["b", "a"]
+
+
+def test_free_ram_under_the_reserve_lets_pins_go() -> None:
+    made = planner()
+    run(made, "a")
+    run(made, "b", pins="a")
+    made.handle(MemoryRead(ram_free=4 * GB), 5.0)
+    assert planned(made, "ab") == []
+
+
+def test_a_death_halves_the_budget_and_calm_brings_it_back() -> None:
+    made = planner(limits=Limits(ram_share=0.5))
+    run(made, "a")
+    begin(made, "b", pins="a")
+    made.handle(UpstreamDied(), 4.0)
+    assert made.budget.pins == 16 * GB
+    for _ in range(4 * CALM_PROMPTS):
+        run(made, "a")
+    assert made.budget.pins == 32 * GB
+
+
+@pytest.mark.parametrize("pins", ["", "a"])
+def test_a_death_teaches_only_when_pins_were_carried_by_what_ran(pins: str) -> None:
+    made = planner()
+    run(made, "a")
+    begin(made, "b", pins=pins)
+    made.handle(UpstreamDied(), 4.0)
+    assert made.budget.pins == (16 * GB if pins else 32 * GB)
+
+
+def test_running_out_of_memory_cuts_pins_back() -> None:
+    made = planner()
+    run(made, "a")
+    run(made, "b", pins="a", ending=Ending.OUT_OF_MEMORY)
+    assert made.budget.pins == 6 * GB
+    run(made, "c", ending=Ending.OUT_OF_MEMORY)
+    assert made.budget.pins == 6 * GB
+
+
+def test_without_a_cache_nothing_is_pinned() -> None:
+    made = planner(CacheMode.NONE)
+    run(made, "a")
+    assert planned(made, "a") == []
