@@ -20,6 +20,12 @@ _ENDS = {
 }
 
 
+def _is_out_of_memory(data: Mapping[str, Any]) -> bool:
+    """As ComfyUI decides that it must unload all models (`comfy/model_management.py`, `is_oom`), by what it reports."""
+    kind, message = str(data.get("exception_type", "")), str(data.get("exception_message", ""))
+    return "OutOfMemory" in kind or ("AcceleratorError" in kind and "out of memory" in message)
+
+
 @dataclass(slots=True)
 class Timeline:
     """The course of one prompt; fed by `handle`, read by whoever accounts for it."""
@@ -28,6 +34,7 @@ class Timeline:
     cached_at: float | None = None
     ended_at: float | None = None
     outcome: Outcome | None = None
+    out_of_memory: bool = False
     cached: frozenset[str] = frozenset()
     node_seconds: dict[str, float] = field(default_factory=dict)
     current_node: str | None = None
@@ -46,6 +53,7 @@ class Timeline:
         elif kind in _ENDS and self.outcome is None:
             self._enter(None, now)
             self.outcome = _ENDS[kind]
+            self.out_of_memory = kind == "execution_error" and _is_out_of_memory(data)
             self.ended_at = now
             return True
         return False
