@@ -196,12 +196,14 @@ def _explained(error: ValidationError, table: Mapping[str, Any]) -> list[Complai
     faults = []
     for fault in error.errors():
         key = ".".join(str(part) for part in fault["loc"])
-        message = fault["msg"].removeprefix("Value error, ")
+        message = fault["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
         match fault["type"]:
             case "extra_forbidden":
                 faults.append(Complaint(key, "unknown key", nearest(key, Entry.model_fields, f"see {DOCS}")))
             case "missing":
                 faults.append(Complaint(key, "is missing", "give each entry a name of its own"))
+            case "tuple_type":
+                faults.append(Complaint(key, f"{fault['input']!r} is no list", "write [ ] around it"))
             case _ if key:
                 faults.append(Complaint(key, f"{fault['input']!r}: {message}", f"see {DOCS}"))
     faults.extend(Complaint(_subject(table), problem, f"see {DOCS}") for problem in contradictions(table))

@@ -16,12 +16,14 @@ from warmup.catalogue import Widget, widgets
 from warmup.faults import BadEntry, Complaint
 
 STEPS = frozenset({"steps", "num_steps", "num_inference_steps", "inference_steps", "sampling_steps"})
-SIDES = frozenset({"width", "height"})
+SIDES = frozenset(
+    {"width", "height", "target_width", "target_height", "longer_size", "shorter_size", "longer_edge", "shorter_edge"}
+)
 COUNTS = frozenset(
     {"batch_size", "length", "num_frames", "frames_number", "video_frames", "frames", "amount", "seconds", "duration"}
 )
-CANVAS_TYPES = frozenset({"LATENT", "IMAGE", "MASK", "VIDEO", "AUDIO", "NOISE"})
-"""A class that makes one of these decides how much there is to compute."""
+CANVAS_TYPES = frozenset({"LATENT", "IMAGE", "MASK", "VIDEO", "AUDIO", "NOISE", "COMFY_MATCHTYPE_V3"})
+"""A class that makes one of these decides how much there is to compute. (The last is what it is given, resized.)"""
 LATENT_SIDE = 16
 """Pixels: two latents of the common factor of 8. Classes for coarser latents say so in their own minimum."""
 IMAGE_SIDE = 64
