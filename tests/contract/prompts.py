@@ -85,7 +85,7 @@ def long_sampling(checkpoint: str, steps: int) -> Prompt:
     return {
         "1": node("CheckpointLoaderSimple", ckpt_name=checkpoint),
         "2": node("CLIPTextEncode", text="a cat", clip=link("1", 1)),
-        "3": node("EmptyLatentImage", width=64, height=64, batch_size=1),
+        "3": node("EmptyLatentImage", width=256, height=256, batch_size=1),
         "4": node(
             "KSampler",
             model=link("1"),

@@ -4,7 +4,6 @@ The expectations are those of ComfyUI 0.3.64 and 0.33.0, the two releases that t
 they differ, a test asks the target's `Capabilities`, never its name. Between the two the line is drawn at 0.33.
 """
 
-import importlib
 import json
 import os
 import urllib.request
@@ -13,6 +12,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from proxy import app
+from proxy.config import Config, ProxySection, UpstreamSection
+from simulator import Simulator, SimulatorConfig
 from tests.contract import prompts
 from tests.contract.client import Client
 from tests.contract.sockets import Socket
@@ -20,6 +22,7 @@ from tests.contract.sockets import Socket
 REAL_URL = os.environ.get("COMFYUI_URL", "").rstrip("/")
 """Address of a real ComfyUI that nobody else uses: the suite empties its queue, its history and its caches."""
 
+MB = 2**20
 _CURRENT = (0, 33)
 
 
@@ -95,9 +98,9 @@ def real_version() -> str:
 
 @asynccontextmanager
 async def simulator() -> AsyncIterator[Target]:
-    """A simulator of its own, in ComfyUI's default cache mode."""
-    module = importlib.import_module("simulator")
-    async with module.Simulator(module.SimulatorConfig()) as running:
+    """A simulator of its own: ComfyUI's default cache mode, small models, previews on."""
+    models = {"checkpoints": {"small.safetensors": MB}, "vae": {"one.safetensors": MB, "two.safetensors": MB}}
+    async with Simulator(SimulatorConfig(models=models, preview_method="latent2rgb", time_scale=10)) as running:
         version = await _version(running.url)
         yield Target(running.url, running.url, real=False, can=Capabilities.of(version))
 
@@ -110,13 +113,9 @@ async def real() -> AsyncIterator[Target]:
 @asynccontextmanager
 async def proxied(upstream: Target) -> AsyncIterator[Target]:
     """The proxy as it is configured by default, before another target."""
-    module = importlib.import_module("proxy.app")
-    config = importlib.import_module("proxy.config")
-    settings = config.Config(
-        proxy=config.ProxySection(listen="127.0.0.1:0"), upstream=config.UpstreamSection(url=upstream.url)
-    )
-    async with module.running(settings) as app:
-        yield Target(app.url, upstream.url, real=upstream.real, can=upstream.can)
+    config = Config(proxy=ProxySection(listen="127.0.0.1:0"), upstream=UpstreamSection(url=upstream.url))
+    async with app.running(config) as proxy:
+        yield Target(proxy.url, upstream.url, real=upstream.real, can=upstream.can)
 
 
 async def _version(url: str) -> str:

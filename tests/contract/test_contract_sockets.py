@@ -7,6 +7,7 @@ import uuid
 import pytest
 
 from tests.contract import prompts
+from tests.contract.allowed import allowed
 from tests.contract.client import Client
 from tests.contract.prompts import link, node
 from tests.contract.sockets import PREVIEW, PREVIEW_WITH_METADATA, TEXT, Event, Socket
@@ -121,6 +122,18 @@ async def test_the_newest_socket_of_a_client_is_the_one(client: Client) -> None:
         run = await client.run(prompts.text(f"second {prompts.fresh()}"), second)
         assert run.kinds[-1] == "executing"
         assert first.events(run.prompt_id) == []
+
+
+async def test_after_a_takeover_the_first_socket_must_stay(client: Client, socket: Socket, target: Target) -> None:
+    """When the first of two sockets of one client closes, ComfyUI forgets the second."""
+    client_id = uuid.uuid4().hex
+    first = await client.open_socket(client_id)
+    async with client.socket(client_id) as second:
+        await first.close()
+        prompt_id = (await client.submit(prompts.text(f"deaf {prompts.fresh()}"), client_id))["prompt_id"]
+        await client.history(prompt_id)
+        await client.run(prompts.text("until here"), socket)
+        assert second.events(prompt_id) == [] or allowed(target, "hears after a takeover")
 
 
 async def test_a_preview_arrives_as_an_image(client: Client, socket: Socket, target: Target) -> None:

@@ -213,13 +213,13 @@ async def test_one_fault_may_fail_several_outputs(client: Client) -> None:
         ([1, 0], "KeyError", "1"),
         ([None, 0], "KeyError", "None"),
         ([["1"], 0], "TypeError", "unhashable type: 'list'"),
-        (["1", 5], "IndexError", "list index out of range"),
-        (["1", "0"], "TypeError", "list indices must be integers or slices, not str"),
+        (["1", 5], "IndexError", "tuple index out of range"),
+        (["1", "0"], "TypeError", "tuple indices must be integers or slices, not str"),
     ],
     ids=["to nowhere", "by number", "by null", "by list", "to no slot", "to a named slot"],
 )
 async def test_a_broken_link(client: Client, wrong: list[Any], kind: str, details: str) -> None:
-    prompt = {"1": node("PrimitiveString", value="a"), "2": node("PreviewAny", source=wrong)}
+    prompt = {"1": node("ImageInvert", image=link("1")), "2": node("PreviewAny", source=wrong)}
     answer = normalise(await client.refuse(prompt))
     error = fault("exception_during_validation", "Exception when validating node", details)
     error["extra_info"] = {"exception_type": kind, "traceback": "<traceback>"}
