@@ -11,6 +11,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from proxy.downstream.answers import abort, pass_refusal, raw_target
+from proxy.tasks import Tasks
 from proxy.upstream.dial import Knock, RefusedError, answer_headers, dial
 from proxy.wire.headers import request_headers
 
@@ -24,6 +25,11 @@ class Tunnel:
     def __init__(self, base_url: str) -> None:
         """`base_url` is ComfyUI's, http or https."""
         self._base_url = base_url
+        self._farewells = Tasks()
+
+    async def close(self) -> None:
+        """Give up the upstream sockets that are still saying good-bye. To be called when the server has stopped."""
+        await self._farewells.close()
 
     def wanted(self, request: web.Request) -> bool:
         """Whether the request is a complete WebSocket handshake. Anything less is ComfyUI's to judge."""
@@ -41,9 +47,10 @@ class Tunnel:
         try:
             await socket.prepare(request)
             await _copy_both_ways(socket, upstream)
-            await _close_both(socket, upstream, request)
+            await _close_downstream(socket, upstream, request)
         finally:
-            upstream.transport.abort()
+            # not here: a client that has left takes this handler with it
+            self._farewells.spawn(_close_upstream(upstream, socket.close_code), "tunnel's farewell")
         return socket
 
 
@@ -76,13 +83,20 @@ async def _down(socket: web.WebSocketResponse, upstream: ClientConnection) -> No
         return
 
 
-async def _close_both(socket: web.WebSocketResponse, upstream: ClientConnection, request: web.Request) -> None:
-    if upstream.close_code is None:
-        await upstream.close(_sendable(socket.close_code))
-    elif upstream.close_code == WSCloseCode.ABNORMAL_CLOSURE:
+async def _close_downstream(socket: web.WebSocketResponse, upstream: ClientConnection, request: web.Request) -> None:
+    """Pass ComfyUI's close on, if it was ComfyUI that closed."""
+    if upstream.close_code == WSCloseCode.ABNORMAL_CLOSURE:
         abort(request)
-    else:
+    elif upstream.close_code is not None:
         await socket.close(code=_sendable(upstream.close_code), message=(upstream.close_reason or "").encode())
+
+
+async def _close_upstream(upstream: ClientConnection, code: int | None) -> None:
+    """Pass the client's close on; one that left without a word leaves without a word."""
+    if code is None or code == WSCloseCode.ABNORMAL_CLOSURE:
+        upstream.transport.abort()
+    else:
+        await upstream.close(_sendable(code))
 
 
 def _sendable(code: int | None) -> int:

@@ -37,6 +37,10 @@ async def passing(upstream_url: str) -> AsyncIterator[int]:
     """Yields the port of a proxy before `upstream_url`."""
     async with UpstreamClient(upstream_url) as client:
         app = web.Application(middlewares=[errors_as_json])
-        Passthrough(client, Tunnel(upstream_url)).install(app)
-        async with running(app) as port:
-            yield port
+        tunnel = Tunnel(upstream_url)
+        Passthrough(client, tunnel).install(app)
+        try:
+            async with running(app) as port:
+                yield port
+        finally:
+            await tunnel.close()
