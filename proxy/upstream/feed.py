@@ -121,8 +121,13 @@ class Feed:
 
         To be paired with `release`. `knock` carries the credentials of the submission (target `/ws` with the query of
         the submission, and its Host, Cookie and Authorization headers). The result tells whether the socket is ready,
-        so that no event of a prompt submitted after it is missed; false means that ComfyUI is away or has refused.
+        so that no event of a prompt submitted after it is missed; false means that ComfyUI is away or has refused, or
+        that the id is empty, for which ComfyUI sends nothing.
         """
+        if not client_id:
+            never: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+            never.set_result(False)
+            return never
         knock = (knock or Knock("/ws")).under(client_id)
         return self._bridge(knock).hold(knock)
 
@@ -203,4 +208,8 @@ class Feed:
         if up:
             for bridge in self._bridges():
                 bridge.wake()
-        self._observer.on_upstream(up)
+        try:
+            self._observer.on_upstream(up)
+        except Exception:
+            # the socket that tells must outlive whoever is told
+            log.exception("a change of ComfyUI's presence could not be handled")

@@ -5,9 +5,10 @@ from aiohttp import web
 
 from proxy.upstream.attachment import Delivery
 from proxy.upstream.dial import Knock, RefusedError
+from proxy.upstream.feed import Feed
 from tests.rawhttp import until
 from tests.upstream.comfy import comfy
-from tests.upstream.feeding import connect, feeding
+from tests.upstream.feeding import Witness, connect, feeding
 
 
 async def test_the_handshake_carries_what_the_client_sent() -> None:
@@ -138,3 +139,33 @@ async def test_the_own_socket_tells_whether_comfyui_is_there() -> None:
         await rig.retries_until(lambda: rig.witness.ups == [True, False, True])
         await server.send("execution_start", {}, rig.feed.own_id)
         await until(lambda: "execution_start" in rig.witness.kinds(rig.feed.own_id))
+
+
+async def test_an_observer_that_fails_does_not_end_the_own_socket(caplog: pytest.LogCaptureFixture) -> None:
+    class Careless(Witness):
+        def on_upstream(self, up: bool) -> None:
+            super().on_upstream(up)
+            raise ValueError("what now?")
+
+    async with comfy() as server:
+        witness = Careless()
+        feed = Feed(server.url, witness)
+        await feed.start()
+        await until(lambda: feed.own_id in server.sockets)
+        await server.send("news", {}, feed.own_id)
+        await until(lambda: "news" in witness.kinds(feed.own_id))
+        await feed.close()
+        assert witness.ups == [True, False]
+        assert "what now?" in caplog.text
+
+
+async def test_frames_for_a_client_that_is_not_there_are_observed_and_dropped() -> None:
+    async with comfy() as server, feeding(server.url, start=False) as rig:
+        assert await rig.feed.hold("") is False
+        rig.feed.release("")
+        rig.feed.release("nobody")
+        rig.feed.deliver([Delivery("lost", "nobody"), Delivery("lost", None)])
+        await rig.feed.hold("a")
+        await server.send("news", {}, "a")
+        await until(lambda: rig.witness.kinds("a") == ["status", "news"])
+        assert (await rig.come("a")).kinds() == ["status"]
