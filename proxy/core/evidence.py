@@ -57,13 +57,15 @@ class SizesRead:
 class MemoryRead:
     """A reading of the memory that ComfyUI's machine has free, in bytes; None where it was not read.
 
-    `ram_free` is what may still be taken (under a container's limit too); `host_ram_free` what ComfyUI believes.
+    `ram_free` is what may still be taken (under a container's limit too); `host_ram_free` what ComfyUI believes;
+    `vram_others` what processes other than ComfyUI take of the GPU.
     """
 
     ram_free: int | None = None
     host_ram_free: int | None = None
     vram_total: int | None = None
     vram_free: int | None = None
+    vram_others: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

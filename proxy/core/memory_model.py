@@ -29,6 +29,8 @@ RESIDENT_SHARE = 0.5
 """A component of which at least this share is in VRAM counts as there."""
 CREDIBLE = 0.8
 """A reading of less than this share of what is thought to be in VRAM refutes it."""
+CONTEXT = GB // 2
+"""What ComfyUI takes of the GPU without any model: the CUDA context and its libraries."""
 INFERENCE = int(0.8 * GB)
 """What ComfyUI keeps free to compute with, beside its reserve (`minimum_inference_memory`)."""
 DEFAULT_RESERVE = 0.4
@@ -226,13 +228,16 @@ class Vram:
         self._doubted |= {part.ref for part in self._loaded}
         self._loaded.clear()
 
-    def observe(self, total: int, free: int) -> None:
-        """A reading taken while nothing runs: tells what others take, and whether we believe in too much."""
+    def observe(self, total: int, free: int, others: int | None) -> None:
+        """A reading taken while nothing runs: tells what others take, and whether we believe in too much.
+
+        `others` is what other processes take; without it, all that is not our components counts as taken by others.
+        """
         self._total = total
-        taken = total - free
-        if taken < self.loaded_bytes * CREDIBLE:
+        ours = total - free - (others or 0)
+        if ours < self.loaded_bytes * CREDIBLE:
             self.doubt()
-        self._others = max(0, taken - self.loaded_bytes)
+        self._others = max(0, ours - self.loaded_bytes) if others is None else others + CONTEXT
 
     def missed(self, *, was_hot: bool) -> None:
         """A prediction was wrong by its timing: adjust how much VRAM computing is thought to take."""

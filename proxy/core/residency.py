@@ -184,7 +184,7 @@ class Residency:
         if self._running():
             return
         if event.vram_total is not None and event.vram_free is not None:
-            self._vram.observe(event.vram_total, event.vram_free)
+            self._vram.observe(event.vram_total, event.vram_free, event.vram_others)
         if event.ram_free is not None:
             self._measure_step(_Idle(event.ram_free + (event.vram_free or 0), self._cache.refs()))
 

@@ -1,0 +1,108 @@
+import sys
+from pathlib import Path
+
+import pytest
+
+from proxy.core.readings import RamReading, ReadingFailed
+from proxy.upstream.host import disk_bytes, find_process, is_local, read_ram
+
+GB = 1024**3
+HOST = RamReading(total=64 * GB, free=40 * GB, host_free=40 * GB)
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Path:
+    """A Linux machine with 64 GB of which 40 GB are available."""
+    write(tmp_path, "proc/meminfo", f"MemTotal: {64 * 1024**2} kB\nMemFree: 1 kB\nMemAvailable: {40 * 1024**2} kB\n")
+    return tmp_path
+
+
+def write(root: Path, path: str, text: str) -> None:
+    (root / path).parent.mkdir(parents=True, exist_ok=True)
+    (root / path).write_text(text)
+
+
+def group_v2(root: Path, path: str, limit: str, used: int, files: int) -> None:
+    write(root, f"sys/fs/cgroup/{path}/memory.max", f"{limit}\n")
+    write(root, f"sys/fs/cgroup/{path}/memory.current", f"{used}\n")
+    stat = f"anon 1\nactive_file {files // 2}\ninactive_file {files // 2}\nworkingset_refault_file 7\n"
+    write(root, f"sys/fs/cgroup/{path}/memory.stat", stat)
+
+
+def test_without_limits_it_is_the_host(machine: Path) -> None:
+    assert read_ram(None, None, machine) == HOST
+    assert read_ram(7, None, machine) == HOST
+
+
+def test_the_limit_of_the_own_container_counts(machine: Path) -> None:
+    group_v2(machine, ".", str(16 * GB), used=10 * GB, files=4 * GB)
+    assert read_ram(None, None, machine) == RamReading(16 * GB, 10 * GB, 40 * GB)
+
+
+def test_the_tightest_group_around_the_process_counts(machine: Path) -> None:
+    write(machine, "proc/7/cgroup", "0::/system.slice/comfy.service\n")
+    group_v2(machine, "system.slice", str(32 * GB), used=30 * GB, files=0)
+    group_v2(machine, "system.slice/comfy.service", "max", used=4 * GB, files=0)
+    assert read_ram(7, None, machine) == RamReading(32 * GB, 2 * GB, 40 * GB)
+
+
+def test_version_1_of_control_groups(machine: Path) -> None:
+    write(machine, "proc/7/cgroup", "5:cpu,cpuacct:/x\n4:memory:/docker/abc\n")
+    base = "sys/fs/cgroup/memory/docker/abc"
+    write(machine, f"{base}/memory.limit_in_bytes", str(8 * GB))
+    write(machine, f"{base}/memory.usage_in_bytes", str(6 * GB))
+    write(machine, f"{base}/memory.stat", f"inactive_file 9\ntotal_inactive_file {GB}\ntotal_active_file {GB}\n")
+    assert read_ram(7, None, machine) == RamReading(8 * GB, 4 * GB, 40 * GB)
+
+
+def test_the_configured_limit_counts_what_everybody_takes(machine: Path) -> None:
+    assert read_ram(None, 32 * GB, machine) == RamReading(32 * GB, 8 * GB, 40 * GB)
+    assert read_ram(None, 16 * GB, machine) == RamReading(16 * GB, 0, 40 * GB)
+
+
+@pytest.mark.parametrize("text", ["", "MemTotal: 5 kB\n"])
+def test_no_linux_is_no_source(tmp_path: Path, text: str) -> None:
+    if text:
+        write(tmp_path, "proc/meminfo", text)
+    with pytest.raises(ReadingFailed):
+        read_ram(None, None, tmp_path)
+
+
+def test_the_process_is_found_by_its_port(machine: Path) -> None:
+    head = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
+    listening = "   0: 0100007F:1FFC 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4242 1\n"
+    connected = "   1: 0100007F:1FFD 0100007F:1FFC 01 00000000:00000000 00:00000000 00000000     0        0 4343 1\n"
+    write(machine, "proc/net/tcp", head + listening + connected)
+    for pid, inode in ((7, 4343), (8, 4242)):
+        (machine / f"proc/{pid}/fd").mkdir(parents=True)
+        (machine / f"proc/{pid}/fd/3").symlink_to(f"socket:[{inode}]")
+    assert find_process(0x1FFC, machine) == 8
+    assert find_process(0x1FFD, machine) is None
+    assert find_process(1, machine) is None
+
+
+def test_disk_reads_are_those_of_the_storage(machine: Path) -> None:
+    write(machine, "proc/7/io", "rchar: 999\nwchar: 1\nread_bytes: 4096\nwrite_bytes: 0\n")
+    assert disk_bytes(7, machine) == 4096
+    with pytest.raises(ReadingFailed):
+        disk_bytes(8, machine)
+
+
+@pytest.mark.parametrize(
+    ("url", "local"),
+    [
+        ("http://127.0.0.1:8188", True),
+        ("http://localhost:8188", True),
+        ("http://[::1]:8188", True),
+        ("http://192.168.1.5:8188", False),
+        ("http://gpu.example:8188", False),
+    ],
+)
+def test_local_addresses(url: str, local: bool) -> None:
+    assert is_local(url) is local
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_this_machine() -> None:
+    reading = read_ram(None, None)
+    assert 0 < reading.free <= reading.total
