@@ -65,8 +65,8 @@ class Journal:
         """
         await asyncio.shield(self._failure)
 
-    async def accept(self, record: Record) -> None:
-        """Write a new prompt; on return it is durable to the degree that `sync` says.
+    def accept(self, record: Record) -> asyncio.Future[None]:
+        """Write a new prompt. When the future, to be awaited, is done, it is durable to the degree that `sync` says.
 
         Raises:
             AlreadyAccepted: when its id, sequence or idempotency key is known.
@@ -74,7 +74,7 @@ class Journal:
             JournalFull: when there is no space.
             JournalUnwritable: when nothing can be written for another reason.
         """
-        await self._worker.submit(Kind.ACCEPT, lambda store: store.insert(record))
+        return self._worker.submit(Kind.ACCEPT, lambda store: store.insert(record))
 
     def update(self, change: Update) -> asyncio.Future[None]:
         """Change a prompt. The future is done when that is durable, and need not be awaited (see `watch`).

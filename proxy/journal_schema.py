@@ -27,6 +27,9 @@ APPLICATION_ID: Final = 0x636B6A6C
 BUSY_SECONDS: Final = 5.0
 """How long a write waits for a backup tool that holds SQLite's own lock."""
 
+WAL_BYTES: Final = 64 * 2**20
+"""What the write-ahead log is cut back to after one very large prompt made it grow."""
+
 MIGRATIONS: Final[tuple[str, ...]] = (
     # Three tables, so that a change of state does not write a large body again.
     """
@@ -204,6 +207,7 @@ def _configure(connection: sqlite3.Connection, sync: Sync) -> None:
     connection.execute(f"PRAGMA synchronous = {sync.upper()}")
     if sync is Sync.FULL:
         connection.execute("PRAGMA fullfsync = ON")  # macOS: an ordinary fsync stops at the drive's cache
+    connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
     connection.execute("PRAGMA foreign_keys = ON")
 
 

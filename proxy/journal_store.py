@@ -18,6 +18,9 @@ from proxy.journal_records import UNSET, Finished, HistoryEntry, Record, Recover
 PACK_FROM: Final = 1024
 """Bodies and history entries of so many bytes are compressed; below, the gain is not worth the call."""
 
+SHRINK_PAGES: Final = 512
+"""How many pages (of 4 KiB) are given back at a time: few enough not to hold up a submission."""
+
 _COLUMNS: Final = (
     "sequence", "prompt_id", "idempotency_key", "client_id", "number", "front", "priority", "order_key", "state",
     "attempts", "upstream", "submitted", "dispatched", "started", "finished", "outcome",
@@ -195,11 +198,20 @@ class Store:
 
     def retain(self, count: int, finished_since: float) -> int:
         """Forget finished prompts older than `finished_since` (Unix seconds) or beyond the newest `count`. How many."""
-        return self.connection.execute(
+        deleted = self.connection.execute(
             "DELETE FROM prompts WHERE finished < ? OR sequence IN (SELECT sequence FROM prompts "
             "WHERE finished IS NOT NULL ORDER BY finished DESC, sequence DESC LIMIT -1 OFFSET ?)",
             (finished_since, count),
         ).rowcount
+        self._shrink()
+        return deleted
+
+    def _shrink(self) -> None:
+        """Give a part of the file's free pages back to the disk, where most of what it once held is gone."""
+        free, pages = self.connection.execute("SELECT * FROM pragma_freelist_count, pragma_page_count").fetchone()
+        if free > max(SHRINK_PAGES, pages // 2):
+            for _ in range(SHRINK_PAGES):
+                self.connection.execute("PRAGMA incremental_vacuum(1)")  # of more, Python would take the first only
 
 
 def _to_text(text: str) -> str | bytes:

@@ -88,18 +88,16 @@ class Worker:
     # What follows runs in the thread.
 
     def _main(self) -> None:
-        lost: Exception | None = None
+        lost: Exception | None
         try:
             with ExitStack() as stack:
-                try:
-                    committer = self._open(stack)
-                except Exception as error:  # noqa: BLE001 - `start` raises it
-                    self._post(_settle, self._opened, None, error)
-                else:
-                    self._post(_settle, self._opened, None, None)
-                    lost = self._work(committer)
-        finally:
-            self._post(_settle, self._ended, None, lost)
+                committer = self._open(stack)
+                self._post(_settle, self._opened, None, None)
+                lost = self._work(committer)
+        except Exception as error:  # noqa: BLE001 - raised by `start`, or else by `close`
+            self._post(_settle, self._opened, None, error)
+            lost = error
+        self._post(_settle, self._ended, None, lost)
 
     def _open(self, stack: ExitStack) -> Committer:
         path = prepare_folder(self._path)
@@ -170,7 +168,7 @@ class Worker:
 
 def _settle(waiter: asyncio.Future[Any], result: Any, error: Exception | None) -> None:
     if waiter.done():
-        return  # whoever waited was cancelled
+        return  # whoever waited was cancelled, or has its answer
     if error is None:
         waiter.set_result(result)
     else:

@@ -51,12 +51,15 @@ class JournalMachine(RuleBasedStateMachine):
         self.runner.close()
         self.folder.cleanup()
 
+    def wait_for(self, future: asyncio.Future[None]) -> None:
+        self.runner.run(asyncio.wait_for(future, 30))
+
     @rule(prompt_id=ids, key=keys, size=sizes)
     def accept(self, prompt_id: str, key: str | None, size: int) -> None:
         new = record(self.sequence + 1, prompt_id=prompt_id, idempotency_key=key, body=noise(size))
         taken = prompt_id in self.known or (key and any(one.idempotency_key == key for one in self.known.values()))
         try:
-            self.runner.run(self.journal.accept(new))
+            self.wait_for(self.journal.accept(new))
         except AlreadyAccepted:
             assert taken
         except JournalFull:
@@ -74,14 +77,14 @@ class JournalMachine(RuleBasedStateMachine):
         history=st.just(UNSET) | st.none() | sizes.map(noise),
     )
     def update(self, prompt_id: str, **values: Any) -> None:
-        change = self.runner.run(self.call(Update(prompt_id=prompt_id, **values)))
+        change = self.journal.update(Update(prompt_id=prompt_id, **values))
         if prompt_id not in self.known:
             if not self.full:
                 with pytest.raises(UnknownPrompt):
-                    self.runner.run(asyncio.wait_for(change, 30))
+                    self.wait_for(change)
             return
         if not self.full:
-            self.runner.run(asyncio.wait_for(change, 30))
+            self.wait_for(change)
         set_values = {name: value for name, value in values.items() if value is not UNSET}
         self.known[prompt_id] = replace(self.known[prompt_id], **set_values)
         if self.known[prompt_id].history is None:
@@ -89,15 +92,9 @@ class JournalMachine(RuleBasedStateMachine):
         elif prompt_id not in self.ranked:
             self.ranked.append(prompt_id)
 
-    async def call(self, change: Update) -> asyncio.Future[None]:
-        return self.journal.update(change)
-
     @rule(key=st.sampled_from(["a", "b"]), value=st.none() | st.integers())
     def remember(self, key: str, value: int | None) -> None:
-        async def remember() -> None:
-            self.journal.remember({key: value})
-
-        self.runner.run(remember())
+        self.journal.remember({key: value})
         self.facts[key] = value
 
     def forget(self, gone: set[str]) -> None:
@@ -179,4 +176,4 @@ class JournalMachine(RuleBasedStateMachine):
 
 
 TestJournalMachine = JournalMachine.TestCase
-TestJournalMachine.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestJournalMachine.settings = settings(max_examples=30, stateful_step_count=30, deadline=None)

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from proxy.journal import Journal
 from proxy.journal_errors import AlreadyAccepted, JournalRefused, UnknownPrompt
 from proxy.journal_records import Finished, HistoryEntry, Record, Update
-from proxy.journal_store import PACK_FROM
+from proxy.journal_store import PACK_FROM, SHRINK_PAGES
 from tests.journal.support import held_up, inside, record
 
 FULL = Record(
@@ -155,12 +156,25 @@ async def test_one_bad_record_does_not_harm_those_it_shares_a_commit_with(journa
     with held_up(journal):
         group = [
             asyncio.ensure_future(journal.accept(one))
-            for one in (record(1), record(2, prompt_id="p1"), record(3, priority=2**63), record(4))
+            for one in (
+                record(1),
+                record(2, prompt_id="p1"),
+                record(3, priority=2**63),
+                record(4),
+                record(5, answer=object()),  # found to be wrong when the first of its rows is written
+            )
         ]
         await asyncio.sleep(0)
     results = await asyncio.gather(*group, return_exceptions=True)
-    assert [type(result) for result in results] == [type(None), AlreadyAccepted, JournalRefused, type(None)]
+    assert [type(result) for result in results] == [
+        type(None),
+        AlreadyAccepted,
+        JournalRefused,
+        type(None),
+        JournalRefused,
+    ]
     assert [one.sequence for one in (await journal.load()).unfinished] == [1, 4]
+    await journal.accept(record(5))
 
 
 async def test_writes_that_wait_together_share_one_commit(journal: Journal) -> None:
@@ -289,3 +303,22 @@ async def test_retention_goes_by_count_and_by_age_and_spares_what_waits(journal:
     assert [one.prompt_id for one in recovered.finished] == ["p4", "p3", "p2"]
     assert [one.prompt_id for one in recovered.unfinished] == ["p1"]
     assert await journal.retain(count=0, finished_since=0.0) == 3
+
+
+async def test_the_file_shrinks_bit_by_bit_when_little_is_left_in_it(journal: Journal) -> None:
+    await asyncio.gather(*(journal.accept(record(n, body=os.urandom(100_000), finished=1.0)) for n in range(1, 101)))
+    await journal.accept(record(101))
+    await journal.clear()
+
+    async def pages() -> int:
+        (count,) = await inside(journal, lambda store: store.connection.execute("PRAGMA page_count").fetchone())
+        assert isinstance(count, int)
+        return count
+
+    before = await pages()
+    assert await journal.retain(count=0, finished_since=0.0) == 0
+    assert 0 <= before - SHRINK_PAGES - await pages() <= 2  # the pages that list pages go with them
+    for _ in range(5):
+        await journal.retain(count=0, finished_since=0.0)
+    assert await pages() < 2 * SHRINK_PAGES
+    assert (await journal.load()).unfinished == (record(101),)
