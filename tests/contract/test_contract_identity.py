@@ -1,6 +1,7 @@
 """What the proxy does not answer itself is ComfyUI's own answer, byte for byte."""
 
 import pytest
+import pytest_asyncio
 
 from tests.contract import prompts
 from tests.contract.client import Answer, Client
@@ -33,10 +34,14 @@ PATHS = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _only_before_something(target: Target) -> None:
+@pytest_asyncio.fixture(loop_scope="module", autouse=True)
+async def _only_before_something(target: Target) -> None:
+    """With a history of one prompt that did not come through the proxy."""
     if not target.proxied:
         pytest.skip("nothing stands before it")
+    async with Client(target.upstream_url) as direct:
+        await direct.post("/history", {"clear": True})
+        await direct.history((await direct.submit(prompts.text("direct")))["prompt_id"])
 
 
 def comparable(answer: Answer) -> tuple[int, list[tuple[str, str]], bytes]:
