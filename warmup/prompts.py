@@ -13,6 +13,7 @@ from normalizer import Chain, ModelSet, NodeClass, Role, Schema, normalize
 from warmup.catalogue import widgets
 from warmup.entries import Depth
 from warmup.faults import BadEntry, Complaint, Fault, nearest
+from warmup.fresh import fresh, varied
 from warmup.schedule import Planned, Schedule
 from warmup.smallest import refuse_unknown, smallest
 from warmup.synthesized import Brought, into_ram, into_vram, loader_node
@@ -50,12 +51,20 @@ class Surroundings:
 
 @dataclass(frozen=True)
 class Step:
-    """One prompt to submit: what it warms, for people; the components that it brings in; how far it brings them."""
+    """One prompt to submit: what it warms, for people; the components that it brings in; how far it brings them.
+
+    `varied` are the inputs, by node, that must be new each time for ComfyUI to compute the prompt at all.
+    """
 
     label: str
     prompt: Mapping[str, Any]
     models: ModelSet
     depth: Depth
+    varied: Mapping[str, str] = field(default_factory=dict)
+
+    def fresh(self, nonce: int) -> dict[str, Any]:
+        """The prompt to submit; a `nonce` must not be used twice."""
+        return fresh(self.prompt, self.varied, nonce)
 
 
 @dataclass(frozen=True)
@@ -135,7 +144,8 @@ def _from_workflow(planned: Planned, schema: Schema, depth: Depth) -> Preparatio
         fixed.setdefault(node_id, set()).add(name)
     if depth is Depth.VRAM:
         prompt = smallest(workflow, schema, fixed)
-        return Preparation((Step(planned.entry.what, prompt, normalize(prompt, schema).models, depth),))
+        models = normalize(prompt, schema).models
+        return Preparation((Step(planned.entry.what, prompt, models, depth, varied(prompt, schema, fixed)),))
     chains = normalize(workflow, schema).chains
     if not chains:
         raise BadEntry(Complaint("prompt", f"{planned.entry.prompt} loads no model that a node uses", "see its nodes"))
@@ -156,7 +166,8 @@ def _from_chains(found: Sequence[Brought], schema: Schema, depth: Depth) -> Prep
 
 def _step(prompt: Mapping[str, Any], schema: Schema, depth: Depth) -> Step:
     models = normalize(prompt, schema).models
-    return Step(", ".join(ref.label for ref in sorted(models)), prompt, models, depth)
+    label = ", ".join(ref.label for ref in sorted(models))
+    return Step(label, prompt, models, depth, varied(prompt, schema, {}) if depth is Depth.VRAM else {})
 
 
 def _joined(found: Sequence[Brought], schema: Schema) -> list[tuple[Brought, ...]]:

@@ -25,9 +25,13 @@ async def run_steps(
     name: str,
     priority: int,
     time_limit: float,
+    nonce: int,
     progress: Callable[[float], None],
 ) -> Run:
-    """Run the steps that are still needed when their turn comes; the first that does not succeed ends the warm-up."""
+    """Run the steps that are still needed when their turn comes; the first that does not succeed ends the warm-up.
+
+    `nonce` is a number that no warm-up of the last hours has had.
+    """
     seconds = 0.0
     warmed: list[str] = []
     for number, step in enumerate(steps):
@@ -37,7 +41,7 @@ async def run_steps(
         if seconds >= time_limit:
             return Run(Result.TIMED_OUT, seconds, f"{time_limit:.0f} s were over before {step.label}")
         ended = await warmer.run(
-            step.prompt,
+            step.fresh(nonce + number),
             name=name,
             priority=priority,
             time_limit=time_limit - seconds,

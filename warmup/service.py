@@ -266,10 +266,15 @@ class WarmupService:
         self._requests.answer_file(self._outcome(ended, (Trigger.MANUAL,)))
 
     async def _run(self, name: str, steps: Sequence[Step], priority: int, time_limit: float) -> Run:
-        progress = partial(self._progress.__setitem__, name)
         try:
             return await run_steps(
-                self._warmer, steps, name=name, priority=priority, time_limit=time_limit, progress=progress
+                self._warmer,
+                steps,
+                name=name,
+                priority=priority,
+                time_limit=time_limit,
+                nonce=int(self._clock.now() * 1000),
+                progress=partial(self._progress.__setitem__, name),
             )
         finally:
             self._progress.pop(name, None)

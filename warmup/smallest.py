@@ -44,7 +44,7 @@ def smallest(workflow: Mapping[str, Any], schema: Schema, fixed: Mapping[str, Co
     nodes = {node_id: {**node, "inputs": dict(node["inputs"])} for node_id, node in workflow.items()}
     _blank_uploads(nodes, schema, fixed)
     sinks = _take_out_outputs(nodes, schema)
-    kept = {node_id: nodes[node_id] for node_id in _upstream(nodes, {source for source, _ in sinks})}
+    kept = {node_id: nodes[node_id] for node_id in upstream(nodes, {source for source, _ in sinks})}
     _refuse_dangerous(kept, schema)
     split = any(_splits_sigmas(schema, node["class_type"]) for node in kept.values())
     for node_id, node in kept.items():
@@ -119,7 +119,7 @@ def _class(schema: Schema, node: Mapping[str, Any]) -> NodeClass:
     return schema.classes[node["class_type"]]
 
 
-def _upstream(nodes: Mapping[str, Any], tips: Collection[str]) -> list[str]:
+def upstream(nodes: Mapping[str, Any], tips: Collection[str]) -> list[str]:
     """These nodes and all that they take from, in the workflow's order."""
     seen, stack = set(tips), list(tips)
     while stack:

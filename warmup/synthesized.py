@@ -13,10 +13,9 @@ from typing import Any, TypeAlias
 
 from normalizer import Chain, Role, Schema
 from normalizer.inputs import Form
-from normalizer.workflow import links
 from warmup.catalogue import Widget, widgets
 from warmup.faults import BadEntry, Complaint, nearest
-from warmup.smallest import IMAGE_SIDE, free_id, previews
+from warmup.smallest import IMAGE_SIDE, free_id, previews, upstream
 
 Output: TypeAlias = tuple[str, int]
 """A node id and an output slot."""
@@ -40,13 +39,7 @@ class Brought:
 
     def until(self, node_id: str) -> "Brought":
         """The part of it that ends with this node."""
-        seen, stack = {node_id}, [node_id]
-        while stack:
-            for link in links(self.nodes[stack.pop()]["inputs"]):
-                if link.source not in seen:
-                    seen.add(link.source)
-                    stack.append(link.source)
-        return Brought({key: node for key, node in self.nodes.items() if key in seen}, node_id)
+        return Brought({key: self.nodes[key] for key in upstream(self.nodes, [node_id])}, node_id)
 
     def sockets(self, schema: Schema) -> dict[str, Output]:
         """What it makes, by type: of each type the output of the node that is nearest to the tip."""

@@ -261,6 +261,16 @@ async def test_by_hand_with_progress(stage: Stage) -> None:
         assert row(service, "a").progress is None
 
 
+async def test_the_same_warm_up_again_is_another_prompt(stage: Stage) -> None:
+    async with stage.playing(entry("a")) as service:
+        for _ in range(2):
+            await service.warm("a")
+            stage.engine.empty()
+            await stage.clock.advance(1)
+        first, second = (ran.prompt for ran in stage.engine.ran)
+        assert first != second
+
+
 async def test_by_hand_what_is_unknown(stage: Stage) -> None:
     async with stage.playing(entry("a")) as service:
         with pytest.raises(KeyError):
