@@ -9,6 +9,7 @@ from aiohttp import web
 
 from proxy.config import Config
 from proxy.core.budget import Limits
+from proxy.core.settings import Settings
 from proxy.downstream.middleware import access_rules, errors_as_json
 from proxy.downstream.passthrough import Passthrough
 from proxy.downstream.routes import add_routes
@@ -16,6 +17,8 @@ from proxy.downstream.sockets import Sockets
 from proxy.downstream.tunnel import Tunnel
 from proxy.engine import Engine
 from proxy.engine.comfy import Upstream
+from proxy.engine.queue import HeldQueue, Parts
+from proxy.journal import Journal
 from proxy.upstream.client import UpstreamClient
 from proxy.upstream.feed import Feed
 from proxy.upstream.schema import SchemaKeeper
@@ -43,7 +46,12 @@ async def running(config: Config) -> AsyncIterator[Running]:
     url = config.upstream.url
     async with UpstreamClient(url) as client:
         engine = Engine(
-            _upstream(config, client), config.proxy.mode, time.monotonic, lambda observer: Feed(url, observer)
+            _upstream(config, client),
+            config.proxy.mode,
+            time.monotonic,
+            time.time,
+            lambda observer: Feed(url, observer),
+            lambda parts: _open_queue(config, parts),
         )
         runner = web.AppRunner(
             _application(engine, client),
@@ -71,6 +79,22 @@ def _upstream(config: Config, client: UpstreamClient) -> Upstream:
         StatsReader(client),
         Limits(max_chains=config.pins.max_chains, ram_share=config.pins.ram_share),
     )
+
+
+async def _open_queue(config: Config, parts: Parts) -> HeldQueue:
+    queue, journal = config.queue, config.journal
+    settings = Settings(
+        depth=queue.depth,
+        validate=queue.validate_at,
+        max_bypass=queue.max_bypass,
+        max_wait=queue.max_wait,
+        age_step=queue.age_step,
+        fair_quantum=queue.fair_quantum,
+        max_waiting=queue.max_waiting,
+        max_attempts=queue.max_attempts,
+        rerun_paid=queue.retry == "all",
+    )
+    return HeldQueue(parts, await Journal.open(journal.file, journal.sync), settings)
 
 
 def _application(engine: Engine, client: UpstreamClient) -> web.Application:

@@ -4,7 +4,9 @@ Only `cli` and `app` read this module; everybody else is handed what it needs.
 """
 
 import difflib
+import os
 import re
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +16,9 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from proxy.core.mode import Mode
+from proxy.core.settings import Validate
 from proxy.errors import ConfigError
+from proxy.journal_records import Sync
 
 
 class _Section(BaseModel):
@@ -79,6 +83,36 @@ class PinsSection(_Section):
     ram_share: Annotated[float, Field(gt=0, le=1)] = 0.5
 
 
+class QueueSection(_Section):
+    """How the held queue behaves in mode `full`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    depth: Annotated[int, Field(ge=1, le=16)] = 2
+    validate_at: Annotated[Validate, Field(alias="validate")] = Validate.PROBE
+    max_bypass: Annotated[int, Field(ge=0)] = 16
+    max_wait: Annotated[float, Field(ge=0)] = 60.0
+    age_step: Annotated[float, Field(gt=0)] = 300.0
+    fair_quantum: Annotated[float, Field(gt=0)] = 60.0
+    max_waiting: Annotated[int, Field(ge=1)] = 10_000
+    max_attempts: Annotated[int, Field(ge=1)] = 3
+    retry: Literal["unpaid", "all"] = "unpaid"
+
+
+class JournalSection(_Section):
+    """Where accepted prompts are kept."""
+
+    path: str = ""
+    sync: Sync = Sync.NORMAL
+
+    @property
+    def file(self) -> Path:
+        """The journal's file: as configured, or in the state directory of the service or the user."""
+        if self.path:
+            return Path(self.path).expanduser()
+        return state_directory() / "journal.sqlite3"
+
+
 class Config(_Section):
     """The whole of `proxy.toml`."""
 
@@ -86,6 +120,19 @@ class Config(_Section):
     upstream: UpstreamSection = UpstreamSection()
     normalizer: NormalizerSection = NormalizerSection()
     pins: PinsSection = PinsSection()
+    queue: QueueSection = QueueSection()
+    journal: JournalSection = JournalSection()
+
+
+def state_directory() -> Path:
+    """Where this service or user keeps state: systemd's directory, else the platform's usual one."""
+    if given := os.environ.get("STATE_DIRECTORY"):
+        return Path(given.partition(":")[0])
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "comfykeep"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Application Support" / "comfykeep"
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "comfykeep"
 
 
 def split_address(value: str) -> tuple[str, int]:
@@ -128,7 +175,7 @@ def keys(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[st
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             yield from keys(inner, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}", field.default
+            yield f"{prefix}{field.alias or name}", field.default
 
 
 def _line_of(text: str, location: tuple[int | str, ...]) -> int:
@@ -171,4 +218,4 @@ def _names(sections: tuple[str, ...]) -> Iterator[str]:
         if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
             return
         model = inner
-    yield from model.model_fields
+    yield from (field.alias or name for name, field in model.model_fields.items())

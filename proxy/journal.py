@@ -61,7 +61,8 @@ class Journal:
         """Wait for ever, or until something went wrong for good, and raise that.
 
         This is where the error of an `update` or `remember` that nobody awaits comes to light: one that can never be
-        written (`UnknownPrompt`, `JournalRefused`) or a journal found damaged. Run it beside the one who writes.
+        written, or a journal found damaged. Run it beside the one who writes. A change to a prompt that is not there is
+        no such thing: a client may delete a prompt from the history before the last news of it is written.
         """
         await asyncio.shield(self._failure)
 
@@ -80,6 +81,9 @@ class Journal:
         """Change a prompt. The future is done when that is durable, and need not be awaited (see `watch`).
 
         While nothing can be written, changes are kept in order and written when they can be.
+
+        Raises:
+            UnknownPrompt: when the prompt was never accepted, or deleted since.
         """
         return self._worker.submit(Kind.CHANGE, lambda store: store.update(change))
 

@@ -44,12 +44,13 @@ class Control:
         """
         try:
             body: Any = json.loads(await request.text())
-            self._engine.mode = Mode(body["mode"])
+            mode = Mode(body["mode"])
         except (ValueError, TypeError, KeyError) as error:
             choices = ", ".join(f'"{mode.value}"' for mode in Mode)
             raise DownstreamError(
                 "That is no mode", type="bad_mode", details=f'Send {{"mode": …}} with one of {choices}.'
             ) from error
+        await self._engine.change_mode(mode)
         return await self.get_mode(request)
 
     async def prompt(self, request: web.Request) -> web.StreamResponse:

@@ -3,6 +3,7 @@
 from aiohttp import web
 
 from proxy.downstream.control import Control
+from proxy.downstream.queue_view import QueueView
 from proxy.downstream.restored import Restored
 from proxy.downstream.sockets import Sockets
 from proxy.downstream.submit import Submit
@@ -12,11 +13,15 @@ from proxy.engine import Engine
 def add_routes(app: web.Application, engine: Engine, sockets: Sockets) -> None:
     """Add the routes to `app`; ComfyUI's own also exist under `/api`."""
     submit, restored, control = Submit(engine), Restored(engine), Control(engine)
+    queue = QueueView(engine, restored)
     for prefix in ("", "/api"):
         app.router.add_post(f"{prefix}/prompt", submit.handle)
         app.router.add_post(f"{prefix}/free", submit.free)
         app.router.add_get(f"{prefix}/ws", sockets.handle, allow_head=False)
-        app.router.add_get(f"{prefix}/queue", restored.queue, allow_head=False)
+        app.router.add_get(f"{prefix}/prompt", queue.count, allow_head=False)
+        app.router.add_get(f"{prefix}/queue", queue.show, allow_head=False)
+        app.router.add_post(f"{prefix}/queue", queue.change)
+        app.router.add_post(f"{prefix}/interrupt", queue.interrupt)
         app.router.add_get(f"{prefix}/history", restored.history, allow_head=False)
         app.router.add_get(f"{prefix}/history/{{prompt_id}}", restored.history, allow_head=False)
     app.router.add_get("/api/jobs", restored.jobs, allow_head=False)

@@ -6,11 +6,11 @@ There is one of these today. Everything that will differ between several GPUs si
 import logging
 from collections.abc import Sequence
 
-from normalizer import Chain, Normalized
+from normalizer import Chain, ModelSet, Normalized
 from proxy.core.account import LoadBook
 from proxy.core.budget import Limits, Machine
 from proxy.core.chain_book import ChainBook
-from proxy.core.costs import LoadCosts
+from proxy.core.costs import LoadCosts, ResidentCosts
 from proxy.core.evidence import ModelsFreed, SizesRead, UpstreamDied, UpstreamStarted
 from proxy.core.flags import CacheMode, UpstreamFlags
 from proxy.core.pinning import PinPlanner
@@ -35,7 +35,8 @@ class Upstream:
         self.stats: SystemStats | None = None
         self.chain_book = ChainBook()
         self.load_book = LoadBook()
-        self.planner = PinPlanner(Residency(Sizes(), LoadCosts()), limits, ())
+        self.costs = LoadCosts()
+        self.planner = PinPlanner(Residency(Sizes(), self.costs), limits, ())
         self._reader = stats
 
     @property
@@ -60,6 +61,12 @@ class Upstream:
         if flags.cache is CacheMode.RAM_PRESSURE:
             return flags.thresholds(self.machine.host_ram).inactive < self.machine.host_ram // 2
         return flags.cache is CacheMode.LRU
+
+    def load_seconds(self, models: ModelSet, after: Sequence[ModelSet] = ()) -> float:
+        """See `proxy.core.costs.Costs`."""
+        residency = self.planner.residency
+        vram = self.machine.vram or None
+        return ResidentCosts(self.costs, residency, residency.sizes.bytes_of, vram).load_seconds(models, after)
 
     async def learn(self, now: float, *, fresh: bool) -> None:
         """Read what a ComfyUI that has just answered is and has.
@@ -86,8 +93,8 @@ class Upstream:
         self.planner.handle(event, now)
         self.load_book.disturb()
 
-    def pins_for(self, normalized: Normalized, now: float) -> Sequence[Chain]:
-        """The chains to carry along with a prompt that is sent now."""
+    def pins_for(self, normalized: Normalized, foresight: Sequence[ModelSet], now: float) -> Sequence[Chain]:
+        """The chains to carry along with a prompt sent now; `foresight` has what those expected after it need."""
         if self.stats is None:
             return ()
-        return self.planner.plan(self.chain_book.candidates(), normalized.chains, (), now).chosen
+        return self.planner.plan(self.chain_book.candidates(), normalized.chains, foresight, now).chosen

@@ -9,61 +9,72 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from normalizer import MalformedPrompt, Normalized, Schema, WayBack, normalize
+from normalizer import WayBack
 from proxy.core.events import Outcome
 from proxy.core.evidence import ModelsFreed
 from proxy.core.mode import Mode
 from proxy.engine.bookkeeping import Bookkeeping, Totals
+from proxy.engine.client_sockets import ClientSockets
 from proxy.engine.comfy import Upstream
 from proxy.engine.observer import FrameObserver
-from proxy.engine.passing import Passing
+from proxy.engine.passing import Look, Passing
+from proxy.engine.queue import HeldQueue, OpenQueue, Parts
 from proxy.engine.records import Handling, Record, Records, components_of
-from proxy.engine.recovery import read_outcome, read_queue, read_way_back, recovered
+from proxy.engine.recovery import read_history_entry, read_queue, recovered
 from proxy.engine.sender import Parcel, Sender
 from proxy.engine.submission import Draft, Submission, draft, parse
+from proxy.engine.watch import Watch
 from proxy.errors import ComfykeepError, UpstreamError
 from proxy.tasks import Tasks
 from proxy.upstream.attachment import Delivery
 from proxy.upstream.client import Answer
-from proxy.upstream.dial import Knock
 from proxy.upstream.feed import OWN_PREFIX, Feed
 from proxy.wire.frames import Frame, build_text
 
 log = logging.getLogger(__name__)
-
-SOCKET_PATIENCE = 2.0
-"""Seconds a submission waits for its client's event socket; then it goes on, and its first events may be missed."""
-
-_CREDENTIALS = frozenset({"host", "origin", "cookie", "authorization", "sec-fetch-site"})
-"""Headers of a submission with which a socket is opened on the client's behalf."""
 
 
 class Engine:
     """Ties one ComfyUI, its feed and the records together. `start` it inside the loop, `close` it once."""
 
     def __init__(
-        self, upstream: Upstream, mode: Mode, clock: Callable[[], float], make_feed: Callable[["Engine"], Feed]
+        self,
+        upstream: Upstream,
+        mode: Mode,
+        clock: Callable[[], float],
+        wall: Callable[[], float],
+        make_feed: Callable[["Engine"], Feed],
+        open_queue: OpenQueue,
     ) -> None:
-        """`make_feed` is called once, with this engine as the feed's observer."""
+        """`clock` gives monotonic, `wall` Unix seconds.
+
+        `make_feed` is called once, with this engine as the feed's observer; `open_queue` when `full` first holds.
+        """
         self.upstream = upstream
-        self.mode = mode
+        self.mode: Mode = Mode.PINS if mode is Mode.FULL else mode
         self.records = Records()
+        self.held: HeldQueue | None = None
+        self._wanted = mode
         self._clock = clock
+        self._wall = wall
         self._tasks = Tasks()
         self._books = Bookkeeping(upstream)
         self._passing = Passing(upstream, self.records, self._books, clock)
         self._observer = FrameObserver(
             self.records,
             clock=clock,
-            on_event=lambda record, kind, data: self._books.seen(record, kind, data, clock()),
-            on_end=self._ended,
-            on_status=self._reconcile_if_behind,
+            on_event=self._seen,
+            on_end=self.ended,
+            on_status=self._queue_changed,
+            held_remaining=self._remaining,
         )
         self.feed = make_feed(self)
         self._observer.own_id = self.feed.own_id
+        self._sockets = ClientSockets(self.feed)
         self._sender = Sender(upstream, self.feed.own_id, self._about_to_send)
+        self._watch = Watch(upstream.client, self.records, self._tasks, ended=self.ended, gone=self.forget)
+        self._open_queue = open_queue
         self._seen_before = False
-        self._reconciling = False
 
     @property
     def totals(self) -> Totals:
@@ -76,13 +87,45 @@ class Engine:
         return self.upstream.body_limit
 
     async def start(self) -> None:
-        """Begin to follow ComfyUI; does not wait for it."""
+        """Begin to follow ComfyUI; does not wait for it.
+
+        Raises:
+            JournalUnusable: when the mode is `full` and the journal cannot be opened.
+        """
+        await self.change_mode(self._wanted)
         await self.feed.start()
 
     async def close(self) -> None:
-        """Stop; clients get what is buffered for them."""
+        """Stop; clients get what is buffered for them, and what waits stays in the journal."""
         await self.feed.close()
         await self._tasks.close()
+        if self.held is not None:
+            await self.held.close()
+
+    async def change_mode(self, mode: Mode) -> None:
+        """From the next prompt on; what waits here already is still run from here.
+
+        Raises:
+            JournalUnusable: when the queue is to be held and its journal cannot be opened.
+        """
+        if mode is Mode.FULL and self.held is None:
+            parts = Parts(
+                upstream=self.upstream,
+                feed=self.feed,
+                records=self.records,
+                passing=self._passing,
+                sender=self._sender,
+                sockets=self._sockets,
+                tasks=self._tasks,
+                clock=self._clock,
+                wall=self._wall,
+            )
+            self.held = await self._open_queue(parts)
+            self._observer.holds = True
+            self._watch.holding = self.held.holding
+            if self.feed.up:
+                await self._arrive(restarted=False)
+        self.mode = mode
 
     # -- from clients --------------------------------------------------------------------------------------------
 
@@ -99,17 +142,15 @@ class Engine:
             return await self._leave_alone(submission)
         payload = parse(submission)
         original = draft(payload)
-        if original is None:
+        answered = None if original is None else await self._answered_before(submission, original)
+        if answered is not None:
+            return answered
+        look = None if original is None else await self._passing.look_at(original)
+        if look is None:
             return await self._passing.post_misfit(submission, payload)
-        known = self.records.get(original.prompt_id)
-        if known is not None and known.answer is not None:
-            return await asyncio.shield(known.answer)
-        schema = await self.upstream.schema.cover(original.class_types)
-        try:
-            normalized = normalize(original.prompt, schema)
-        except MalformedPrompt:
-            return await self._passing.post_misfit(submission, payload)
-        return await self._send(submission, original, normalized, schema)
+        if self.mode is Mode.FULL and self.held is not None:
+            return await self.held.submit(submission, look)
+        return await self._send(submission, look)
 
     def freed(self, *, unload_models: bool, free_memory: bool) -> None:
         """A client told ComfyUI to free memory, and ComfyUI took it."""
@@ -124,69 +165,64 @@ class Engine:
         record = self.records.get(prompt_id)
         if record is not None or not isinstance(prompt_id, str):
             return record.way_back if record else None
-        return await read_way_back(self.upstream.client, prompt_id)
+        entry = await read_history_entry(self.upstream.client, prompt_id)
+        return entry.way_back if entry else None
+
+    async def _answered_before(self, submission: Submission, original: Draft) -> Answer | None:
+        """What was answered to the first submission of this prompt id, if it is still known."""
+        record = self.records.get(original.prompt_id)
+        if record is not None and record.answer is not None:
+            return await asyncio.shield(record.answer)
+        return await self.held.answered_before(submission, original) if self.held is not None else None
 
     async def _leave_alone(self, submission: Submission) -> Answer:
-        look = await self._passing.look_at(submission)
+        look = await self._passing.look_at_raw(submission)
         answer = await self._passing.post(submission)
         if answer.ok and look is not None:
             self._passing.note(answer, look, Handling.BYPASSED if submission.bypass else Handling.OBSERVED)
         return answer
 
-    async def _send(self, submission: Submission, original: Draft, normalized: Normalized, schema: Schema) -> Answer:
+    async def _send(self, submission: Submission, look: Look) -> Answer:
+        original = look.original
         answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         record = Record(
             original.prompt_id,
             Handling.REWRITTEN,
             client_id=original.client_id if original.names_client else self.feed.own_id,
             broadcast=not original.names_client,
-            components=components_of(normalized, schema),
-            chains=normalized.chains,
+            components=components_of(look.normalized, look.schema),
+            chains=look.normalized.chains,
             answer=answered,
         )
         self.records.add(record)
         # A client that hangs up must not tear a submission in two: it goes through, whoever waits for the answer.
-        parcel = Parcel(submission, original, normalized, schema, record)
+        parcel = Parcel(submission, original, look.normalized, look.schema, record)
         self._tasks.spawn(self._perform(parcel), "submit a prompt")
         return await asyncio.shield(answered)
 
     async def _perform(self, parcel: Parcel) -> None:
         record = parcel.record
         try:
-            await self._hold(record, parcel.submission)
-            answer = await self._sender.send(parcel, self.upstream.pins_for(parcel.normalized, self._clock()))
+            await self._sockets.hold(record, parcel.submission)
+            answer = await self._sender.send(parcel, self.upstream.pins_for(parcel.normalized, (), self._clock()))
         except BaseException as error:
             record.fail(error)
-            self._forget(record)
+            self.forget(record)
             if not isinstance(error, ComfykeepError):
                 raise
         else:
             record.succeed(answer)
             if not answer.ok:
-                self._forget(record)
-
-    async def _hold(self, record: Record, submission: Submission) -> None:
-        """Have the client's socket open before its prompt can start."""
-        if record.client_id is None or record.client_id == self.feed.own_id:
-            return
-        headers = tuple((name, value) for name, value in submission.headers if name.lower() in _CREDENTIALS)
-        record.held = True
-        ready = self.feed.hold(record.client_id, Knock("/ws", headers))
-        if not ready.done():
-            await asyncio.wait([ready], timeout=SOCKET_PATIENCE)
+                self.forget(record)
 
     def _about_to_send(self, record: Record, prompt: Mapping[str, Any]) -> None:
         self._books.sent(record, prompt, self._clock())
 
-    def _forget(self, record: Record) -> None:
+    def forget(self, record: Record) -> None:
+        """ComfyUI refused it, or does not have it any more."""
         self.records.drop(record.prompt_id)
         self._books.withdrawn(record, self._clock())
-        self._release(record)
-
-    def _release(self, record: Record) -> None:
-        if record.held and record.client_id is not None:
-            record.held = False
-            self.feed.release(record.client_id)
+        self._sockets.release(record)
 
     # -- from ComfyUI: the feed's observer -----------------------------------------------------------------------
 
@@ -196,7 +232,7 @@ class Engine:
 
     def greeting(self, client_id: str) -> Iterable[Frame]:
         """See `proxy.upstream.attachment.Observer`. Source: ComfyUI server.py, `websocket_handler`."""
-        status = {"exec_info": {"queue_remaining": self._observer.remaining}}
+        status = {"exec_info": {"queue_remaining": self._remaining()}}
         yield build_text("status", {"status": status, "sid": client_id})
         node = self._observer.executing(client_id)
         if node is not None:
@@ -210,6 +246,8 @@ class Engine:
         else:
             self._observer.running = None
             self.upstream.lost(self._clock())
+            if self.held is not None:
+                self.held.lost()
 
     async def _arrive(self, *, restarted: bool) -> None:
         try:
@@ -218,40 +256,30 @@ class Engine:
                     self.records.add(record)
             if restarted:
                 self.feed.upstream_restarted()
-            await self._reconcile()
+            queue = await self._watch.look()
+            if self.held is not None:
+                await self.held.ready(queue)
             await self.upstream.learn(self._clock(), fresh=restarted)
         except UpstreamError as error:
             log.info("%s", error)
 
-    def _ended(self, record: Record, outcome: Outcome) -> None:
+    def _remaining(self) -> int:
+        return self._observer.remaining if self.held is None else self.held.holding.remaining
+
+    def _queue_changed(self, remaining: int) -> None:
+        self._watch.changed(remaining)
+
+    def _seen(self, record: Record, kind: str, data: Mapping[str, Any]) -> None:
+        self._books.seen(record, kind, data, self._clock())
+        if self.held is not None:
+            self.held.seen(record, kind, data)
+
+    def ended(self, record: Record, outcome: Outcome) -> None:
+        """A prompt has ended, by its events or by ComfyUI's history, whichever was first."""
+        if record.account is not None:
+            return
+        record.timeline.outcome = record.timeline.outcome or outcome
         self._books.close(record, outcome, self._clock())
         self.records.finish(record.prompt_id)
-        self._release(record)
-
-    def _reconcile_if_behind(self, remaining: int) -> None:
-        """Fewer prompts are at ComfyUI than are open here: some ended, or were deleted, without an event."""
-        if remaining < self.records.acknowledged and not self._reconciling:
-            self._reconciling = True
-            self._tasks.spawn(self._reconcile_quietly(), "look for prompts that ended unseen")
-
-    async def _reconcile_quietly(self) -> None:
-        try:
-            await self._reconcile()
-        except UpstreamError as error:
-            log.debug("%s", error)
-        finally:
-            self._reconciling = False
-
-    async def _reconcile(self) -> None:
-        suspects = [record for record in self.records.unfinished() if record.acknowledged]
-        if not suspects:
-            return
-        present = (await read_queue(self.upstream.client)).ids
-        for record in suspects:
-            if record.prompt_id in present or record.timeline.outcome is not None:
-                continue
-            outcome = await read_outcome(self.upstream.client, record.prompt_id)
-            if outcome is None:
-                self._forget(record)
-            elif record.timeline.outcome is None:
-                self._ended(record, outcome)
+        if self.held is None or not self.held.finished(record, outcome):
+            self._sockets.release(record)

@@ -45,9 +45,12 @@ class FrameObserver:
         on_event: Callable[[Record, str, Mapping[str, Any]], None],
         on_end: Callable[[Record, Outcome], None],
         on_status: Callable[[int], None],
+        held_remaining: Callable[[], int],
     ) -> None:
         """`on_status` is told ComfyUI's `queue_remaining` whenever it is broadcast."""
         self.own_id = ""
+        self.holds = False
+        """The queue is held here: what clients read of its length comes from there, not from ComfyUI's `status`."""
         self.running: Record | None = None
         self.remaining = 0
         self._records = records
@@ -55,6 +58,7 @@ class FrameObserver:
         self._on_event = on_event
         self._on_end = on_end
         self._on_status = on_status
+        self.held_remaining = held_remaining
 
     def observe(self, client_id: str, frame: Frame) -> Iterable[Delivery]:
         """Take in one frame from the socket of `client_id`; what shall go to whom."""
@@ -65,6 +69,8 @@ class FrameObserver:
         message = parse_text(frame)
         if message is None:
             return () if client_id == self.own_id else (Delivery(frame, client_id),)
+        if message.type == "status" and self.holds:
+            return self._held_status(client_id, message)
         record = self._take_in(client_id, message)
         restored = self._restored(message, record)
         if client_id != self.own_id:
@@ -100,6 +106,15 @@ class FrameObserver:
             self.running = None if self.running is record else self.running
             self._on_end(record, record.timeline.outcome or Outcome.ERROR)
         return record
+
+    def _held_status(self, client_id: str, message: Message) -> Iterable[Delivery]:
+        """Only the first `status` of a socket goes on, for the id in it; the queue tells the rest itself."""
+        data = message.data if isinstance(message.data, dict) else {}
+        self._take_status(client_id, data)
+        if client_id == self.own_id or "sid" not in data:
+            return ()
+        info = {"exec_info": {"queue_remaining": self.held_remaining()}}
+        return (Delivery(build_text("status", {**data, "status": info}), client_id),)
 
     def _take_status(self, client_id: str, data: dict[str, Any]) -> None:
         if client_id != self.own_id:

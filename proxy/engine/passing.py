@@ -19,7 +19,7 @@ _SERVER_ERROR = 500
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a prompt would have been, had it been rewritten."""
+    """A prompt that was understood: as it came, and as it is or would have been rewritten."""
 
     original: Draft
     normalized: Normalized
@@ -35,16 +35,21 @@ class Passing:
         self._books = books
         self._clock = clock
 
-    async def look_at(self, submission: Submission) -> Look | None:
-        """Normalize a prompt without changing it; None when it is not understood."""
+    async def look_at(self, original: Draft) -> Look | None:
+        """Normalize a prompt; None when it cannot be walked."""
+        schema = await self._upstream.schema.cover(original.class_types)
+        try:
+            return Look(original, normalize(original.prompt, schema), schema)
+        except MalformedPrompt:
+            return None
+
+    async def look_at_raw(self, submission: Submission) -> Look | None:
+        """As `look_at`, for a body that goes on whatever is in it; None when it is not understood."""
         try:
             original = draft(parse(submission))
-            if original is None:
-                return None
-            schema = await self._upstream.schema.cover(original.class_types)
-            return Look(original, normalize(original.prompt, schema), schema)
-        except (DownstreamError, MalformedPrompt):
+        except DownstreamError:
             return None
+        return None if original is None else await self.look_at(original)
 
     async def post(self, submission: Submission) -> Answer:
         """Send a submission on, untouched.

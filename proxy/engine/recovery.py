@@ -38,8 +38,17 @@ async def read_queue(client: UpstreamClient) -> Queue:
     return Queue(queue["queue_running"], queue["queue_pending"])
 
 
-async def read_outcome(client: UpstreamClient, prompt_id: str) -> Outcome | None:
-    """How a prompt ended by ComfyUI's history; None if it is not in there.
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """What ComfyUI's history has of a prompt: how it ended, and its entry in the client's terms."""
+
+    outcome: Outcome
+    way_back: WayBack | None
+    restored: Any
+
+
+async def read_history_entry(client: UpstreamClient, prompt_id: str) -> Remembered | None:
+    """Ask ComfyUI's history for a prompt; None if it is not in there.
 
     Raises:
         UpstreamError: when ComfyUI does not answer.
@@ -48,22 +57,16 @@ async def read_outcome(client: UpstreamClient, prompt_id: str) -> Outcome | None
     entry = history.get(prompt_id)
     if entry is None:
         return None
+    way_back = WayBack.from_extra_data(entry["prompt"][3])
+    return Remembered(_outcome(entry), way_back, way_back.history_entry(entry) if way_back else entry)
+
+
+def _outcome(entry: Any) -> Outcome:
     status = entry.get("status") or {}
     if status.get("status_str") == "success":
         return Outcome.SUCCESS
     kinds = {message[0] for message in status.get("messages", ()) if message}
     return Outcome.INTERRUPTED if "execution_interrupted" in kinds else Outcome.ERROR
-
-
-async def read_way_back(client: UpstreamClient, prompt_id: str) -> WayBack | None:
-    """The way back of a prompt in ComfyUI's history; None if it is not there or has none.
-
-    Raises:
-        UpstreamError: when ComfyUI does not answer.
-    """
-    history = await client.get_json(f"/history/{quote(prompt_id, safe='')}")
-    entry = history.get(prompt_id)
-    return None if entry is None else WayBack.from_extra_data(entry["prompt"][3])
 
 
 def recovered(queue: Queue, own_prefix: str) -> Iterator[Record]:

@@ -15,9 +15,10 @@ from urllib.parse import quote
 from normalizer import Chain, Normalized, Schema, WayBack, carry
 from proxy.engine.comfy import Upstream
 from proxy.engine.records import Archive, Record
-from proxy.engine.submission import Draft, Submission, compose
+from proxy.engine.submission import Draft, Place, Submission, compose
 from proxy.errors import UpstreamError, UpstreamUnreachable
 from proxy.upstream.client import Answer
+from proxy.wire.headers import HeaderList
 
 log = logging.getLogger(__name__)
 
@@ -56,30 +57,40 @@ class Sender:
         self._own_client_id = own_client_id
         self._about_to_send = about_to_send
 
-    async def send(self, parcel: Parcel, pins: Sequence[Chain], number: float | None = None) -> Answer:
+    async def send(self, parcel: Parcel, pins: Sequence[Chain], place: Place | None = None) -> Answer:
         """Submit a prompt, with pins unless ComfyUI objects to one; notes in its record what was sent.
 
         Raises:
             UpstreamError: when ComfyUI did not answer and does not have the prompt either.
         """
-        answer, way_back = await self._post(parcel, pins, number)
+        answer, way_back = await self._post(parcel, pins, place)
         if way_back.pins and await self._suspects_pins(answer, way_back, parcel.record.prompt_id):
             log.warning("ComfyUI objected to a pin; the prompt goes again without: %r", answer.body[:500])
-            answer, way_back = await self._post(parcel, (), number)
+            answer, way_back = await self._post(parcel, (), place)
         return restored_answer(answer, way_back)
 
-    async def _post(self, parcel: Parcel, pins: Sequence[Chain], number: float | None) -> tuple[Answer, WayBack]:
+    async def probe(self, parcel: Parcel, place: Place) -> Answer:
+        """Submit a prompt that is to be taken out again before it runs: without pins, and without consequences here.
+
+        Raises:
+            UpstreamError: when ComfyUI did not answer.
+        """
+        body, way_back = compose(parcel.original, parcel.normalized, parcel.schema, self._own_client_id, place)
+        parcel.record.way_back = way_back
+        answer = await self._upstream.client.post(parcel.submission.target, body, _headers(parcel))
+        return restored_answer(answer, way_back)
+
+    async def _post(self, parcel: Parcel, pins: Sequence[Chain], place: Place | None) -> tuple[Answer, WayBack]:
         original, record = parcel.original, parcel.record
         carried = carry(parcel.normalized, pins, parcel.schema)
-        body, way_back = compose(original, carried, parcel.schema, self._own_client_id, number)
+        body, way_back = compose(original, carried, parcel.schema, self._own_client_id, place)
         pinned = frozenset(way_back.pins)
         record.way_back = way_back
         record.pins = tuple(chain for chain in pins if not pinned.isdisjoint(chain.nodes))
         record.archive = Archive.of(original.prompt, carried.prompt, carried.changes)
         self._about_to_send(record, carried.prompt)
-        headers = [*parcel.submission.headers_without(*_DROPPED_HEADERS), ("Content-Type", "application/json")]
         try:
-            return await self._upstream.client.post(parcel.submission.target, body, headers), way_back
+            return await self._upstream.client.post(parcel.submission.target, body, _headers(parcel)), way_back
         except UpstreamError as error:
             if isinstance(error, UpstreamUnreachable) and not error.sent:
                 raise
@@ -91,8 +102,7 @@ class Sender:
             raise error
         log.warning("%s; but it has prompt %s, so the client is told that it was taken", error, prompt_id)
         body = json.dumps({"prompt_id": prompt_id, "number": number, "node_errors": {}}).encode()
-        headers = [("Content-Type", "application/json; charset=utf-8"), ("Content-Length", str(len(body)))]
-        return Answer(_OK, "OK", headers, body)
+        return json_answer(body)
 
     async def _suspects_pins(self, answer: Answer, way_back: WayBack, prompt_id: str) -> bool:
         if answer.ok:
@@ -102,6 +112,10 @@ class Sender:
             return await find_number(self._upstream, prompt_id) is None
         parsed = _json(answer.body)
         return bool(parsed is not None and way_back.pins_named(parsed))
+
+
+def _headers(parcel: Parcel) -> HeaderList:
+    return [*parcel.submission.headers_without(*_DROPPED_HEADERS), ("Content-Type", "application/json")]
 
 
 async def find_number(upstream: Upstream, prompt_id: str) -> float | None:
@@ -123,6 +137,12 @@ def restored_answer(answer: Answer, way_back: WayBack) -> Answer:
     parsed = _json(answer.body)
     restored = way_back.submission_answer(parsed)
     return answer if restored == parsed else with_body(answer, json.dumps(restored).encode())
+
+
+def json_answer(body: bytes) -> Answer:
+    """A 200 with a JSON body, as ComfyUI gives it."""
+    headers = [("Content-Type", "application/json; charset=utf-8"), ("Content-Length", str(len(body)))]
+    return Answer(_OK, "OK", headers, body)
 
 
 def with_body(answer: Answer, body: bytes) -> Answer:

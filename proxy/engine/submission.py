@@ -116,8 +116,21 @@ def refuse_fatal(payload: Mapping[str, Any]) -> None:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a prompt of a held queue stands. The client's own `number` and `front` have done their work by then.
+
+    `number` puts it at a place in ComfyUI's queue; None lets ComfyUI count. `shown` is the number the client reads, and
+    `create_time` (milliseconds since the epoch) the moment of its submission.
+    """
+
+    number: float | None
+    shown: float
+    create_time: int
+
+
 def compose(
-    original: Draft, normalized: Normalized, schema: Schema, own_client_id: str, number: float | None = None
+    original: Draft, normalized: Normalized, schema: Schema, own_client_id: str, place: Place | None
 ) -> tuple[bytes, WayBack]:
     """Write the body that ComfyUI gets, and the way back that rides in it.
 
@@ -126,7 +139,7 @@ def compose(
         normalized: its prompt, rewritten, with pins or without.
         schema: for the rule that keeps the client's own prompt in saved files.
         own_client_id: the proxy's own, for a client that names none.
-        number: the place in ComfyUI's queue where the proxy chooses it; None leaves the client's.
+        place: its place where the queue is held here; None leaves the client's.
     """
     payload: dict[str, Any] = {**original.payload, "prompt": normalized.prompt, "prompt_id": original.prompt_id}
     extra_data: Mapping[str, Any] = original.extra_data
@@ -137,9 +150,12 @@ def compose(
     if not original.names_client:
         payload["client_id"] = own_client_id
         way_back = replace(way_back, added=(*way_back.added, "client_id"))
-    if number is not None:
-        payload["number"] = number
-        payload.pop("front", None)
+    if place is not None:
+        way_back = replace(way_back, number=place.shown, create_time=place.create_time)
+        for name in ("number", "front"):
+            payload.pop(name, None)
+        if place.number is not None:
+            payload["number"] = place.number
     if way_back != WayBack():
         payload["extra_data"] = way_back.into_extra_data(extra_data)
     return json.dumps(payload).encode(), way_back

@@ -1,0 +1,135 @@
+"""One queue for clients: what runs, what waits at ComfyUI and what waits here, in ComfyUI's own shapes.
+
+While nothing is held, ComfyUI's answers are given (`restored`). Otherwise the list is put together from both, in the
+order in which prompts will run. It may be long: it is written piece by piece, so that events go on between the pieces.
+"""
+
+import json
+from collections.abc import AsyncIterator, Iterable
+from typing import Any
+
+from aiohttp import web
+
+from proxy.core import events as ev
+from proxy.downstream.answers import raw_target, respond
+from proxy.downstream.restored import Restored, restore_queue
+from proxy.engine import Engine
+from proxy.engine.holding import Holding
+from proxy.errors import DownstreamError, UpstreamError
+from proxy.wire.headers import request_headers
+
+_PIECE = 1 << 16
+"""Bytes that are written at once."""
+
+
+class QueueView:
+    """Handlers for `/queue`, `GET /prompt` and `/interrupt`."""
+
+    def __init__(self, engine: Engine, restored: Restored) -> None:
+        self._engine = engine
+        self._restored = restored
+
+    async def show(self, request: web.Request) -> web.StreamResponse:
+        """`GET /queue`."""
+        holding = self._holding
+        if holding is None:
+            return await self._restored.queue(request)
+        running, pending = await self._at_comfyui(holding)
+        response = web.StreamResponse(headers={"Content-Type": "application/json; charset=utf-8"})
+        await response.prepare(request)
+        async for piece in _pieces(running, pending, holding):
+            await response.write(piece)
+        await response.write_eof()
+        return response
+
+    async def count(self, request: web.Request) -> web.StreamResponse:
+        """`GET /prompt`."""
+        if self._holding is None:
+            return await self._forward(request)
+        return web.json_response({"exec_info": {"queue_remaining": self._holding.remaining}})
+
+    async def change(self, request: web.Request) -> web.StreamResponse:
+        """`POST /queue` with `{"clear": bool, "delete": [prompt_id]}`."""
+        if self._holding is None:
+            return await self._forward(request)
+        body = await _object(request)
+        if body.get("clear"):
+            self._holding.tell(ev.ClearRequested())
+            await self._tell_comfyui("/queue", {"clear": True})
+        chosen = body.get("delete") or []
+        others = [prompt_id for prompt_id in chosen if self._holding.get(prompt_id) is None]
+        for prompt_id in chosen:
+            if prompt_id not in others:
+                self._holding.tell(ev.CancelRequested(prompt_id, interrupt=False))
+        if others:
+            await self._tell_comfyui("/queue", {"delete": others})
+        return web.Response(status=200)
+
+    async def interrupt(self, request: web.Request) -> web.StreamResponse:
+        """`POST /interrupt` with or without `{"prompt_id": …}`."""
+        if self._holding is None:
+            return await self._forward(request)
+        raw = await request.text()
+        try:
+            body = json.loads(raw) if raw.strip() else {}
+        except ValueError:
+            body = {}  # ComfyUI takes any other body for none (server.py, `post_interrupt`)
+        prompt_id = body.get("prompt_id") if isinstance(body, dict) else None
+        if prompt_id and self._holding.get(prompt_id) is None:
+            await self._tell_comfyui("/interrupt", {"prompt_id": prompt_id})
+        else:
+            self._holding.tell(ev.InterruptRequested(prompt_id or None))
+        return web.Response(status=200)
+
+    @property
+    def _holding(self) -> Holding | None:
+        return None if self._engine.held is None else self._engine.held.holding
+
+    async def _at_comfyui(self, holding: Holding) -> tuple[list[Any], list[Any]]:
+        """ComfyUI's own items, restored, without the prompts that are only there to be validated or taken back."""
+        try:
+            queue = restore_queue(await self._engine.upstream.client.get_json("/queue"))
+        except UpstreamError:
+            return [], []
+        sent = {held.prompt_id for held in holding.at_comfyui()}
+        pending = [item for item in queue["queue_pending"] if item[1] in sent or holding.get(item[1]) is None]
+        return queue["queue_running"], sorted(pending, key=lambda item: item[1] not in sent)
+
+    async def _tell_comfyui(self, path: str, body: Any) -> None:
+        await self._engine.upstream.client.post_json(path, body)
+
+    async def _forward(self, request: web.Request) -> web.StreamResponse:
+        headers = request_headers(request.raw_headers)
+        client = self._engine.upstream.client
+        if request.method == "GET":
+            return await respond(request, await client.get(raw_target(request), headers))
+        kept = [item for item in headers if item[0].lower() not in {"content-length", "expect"}]
+        return await respond(request, await client.post(raw_target(request), await request.read(), kept))
+
+
+async def _pieces(running: Iterable[Any], pending: Iterable[Any], holding: Holding) -> AsyncIterator[bytes]:
+    yield b'{"queue_running": ' + json.dumps(list(running)).encode() + b', "queue_pending": ['
+    piece = bytearray(b", ".join(json.dumps(item).encode() for item in pending))
+    separator = b", " if piece else b""
+    for held in holding.waiting():
+        job = holding.job(held.prompt_id)
+        piece += separator + held.queue_item(job.number if job else 0.0)
+        separator = b", "
+        if len(piece) > _PIECE:
+            yield bytes(piece)
+            piece.clear()
+    yield bytes(piece) + b"]}"
+
+
+async def _object(request: web.Request) -> dict[str, Any]:
+    try:
+        body = json.loads(await request.text())
+    except ValueError as error:
+        raise DownstreamError("The body is not valid JSON", type="invalid_json", details=str(error)) from error
+    if not isinstance(body, dict) or not isinstance(body.get("delete") or [], list):
+        raise DownstreamError(
+            "The body is not what /queue takes",
+            type="invalid_body",
+            details='Send {"clear": true} or {"delete": [id]}.',
+        )
+    return body

@@ -1,0 +1,314 @@
+"""The held queue: the scheduler's hands and ears.
+
+Facts come in by `tell`, from clients, from ComfyUI's frames, from the performer; the scheduler turns each into
+commands, and those are carried out here: at ComfyUI, in the journal, towards the client. A client is told that its
+prompt was taken when the journal has it on disk, not before.
+"""
+
+import asyncio
+import json
+import logging
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, assert_never
+
+from normalizer import ModelSet
+from proxy.core import commands as do
+from proxy.core import events as ev
+from proxy.core.commands import Code
+from proxy.core.job import Job
+from proxy.core.jobs import State
+from proxy.core.scheduler import Scheduler
+from proxy.engine.client_sockets import ClientSockets
+from proxy.engine.endings import Ending
+from proxy.engine.held import Held
+from proxy.engine.performer import Performer
+from proxy.engine.records import Records
+from proxy.engine.sender import json_answer
+from proxy.errors import DownstreamError
+from proxy.journal import Journal
+from proxy.journal_records import UNSET, Unset, Update
+from proxy.journal_records import Record as JournalRecord
+from proxy.tasks import Tasks
+from proxy.upstream.client import Answer
+
+log = logging.getLogger(__name__)
+
+_TOLD_BY_COMFYUI = frozenset({Code.DONE, Code.RUN_FAILED, Code.INTERRUPTED})
+"""Ends that ComfyUI itself tells the client; all others but a cancellation are ours to tell."""
+_FORESEEN = 64
+"""Prompts of the queue that the pin planner is shown."""
+
+
+class Holding:
+    """All prompts that wait here, or are at ComfyUI by way of the held queue."""
+
+    def __init__(  # noqa: PLR0913 - the parts that are joined here
+        self,
+        scheduler: Scheduler,
+        performer: Performer,
+        journal: Journal,
+        records: Records,
+        sockets: ClientSockets,
+        tasks: Tasks,
+        *,
+        clock: Callable[[], float],
+        wall: Callable[[], float],
+        changed: Callable[[], None],
+        ended: Callable[[Held, Ending], None],
+    ) -> None:
+        """`clock` gives monotonic and `wall` Unix seconds.
+
+        `changed` is called when what clients see of the queue has changed; `ended` when a client must be told of an
+        end that ComfyUI does not tell.
+        """
+        self.scheduler = scheduler
+        self._performer = performer
+        self._journal = journal
+        self._records = records
+        self._sockets = sockets
+        self._tasks = tasks
+        self._clock = clock
+        self._wall = wall
+        self._changed = changed
+        self._ended = ended
+        self._held: dict[str, Held] = {}
+        self._inbox: deque[ev.Event] = deque()
+        self._pumping = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._sequence = 1
+
+    # -- for the engine ------------------------------------------------------------------------------------------
+
+    def get(self, prompt_id: object) -> Held | None:
+        """The prompt, while it has not ended."""
+        return self._held.get(prompt_id) if isinstance(prompt_id, str) else None
+
+    def get_by_key(self, idempotency_key: str | None) -> Held | None:
+        """The prompt that was submitted under an idempotency key, while it has not ended."""
+        if idempotency_key is None:
+            return None
+        return next((held for held in self._held.values() if held.idempotency_key == idempotency_key), None)
+
+    def sent(self) -> list[Held]:
+        """The prompts that are at ComfyUI, or may be."""
+        return [
+            self._held[prompt_id] for prompt_id in self.scheduler.context.ledger.upstream if prompt_id in self._held
+        ]
+
+    def close(self) -> None:
+        """Decide nothing any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._pumping = True
+
+    def next_sequence(self) -> int:
+        """The place of a new prompt in the order of acceptance."""
+        sequence, self._sequence = self._sequence, self._sequence + 1
+        return sequence
+
+    def resume_from(self, sequence: int) -> None:
+        """The first sequence that was never used."""
+        self._sequence = sequence
+
+    def add(self, held: Held, event: ev.Submitted | ev.Restored) -> None:
+        """Take a prompt in; its client's answer is `held.answer`."""
+        self._held[held.prompt_id] = held
+        self.tell(event)
+
+    def tell(self, event: ev.Event) -> None:
+        """Take note of a fact and do what follows from it."""
+        self._inbox.append(event)
+        if self._pumping:
+            return
+        self._pumping = True
+        try:
+            while self._inbox:
+                for command in self.scheduler.handle(self._inbox.popleft(), self._clock()):
+                    self._perform(command)
+        finally:
+            self._pumping = False
+        self._arm()
+        self._changed()
+
+    def job(self, prompt_id: str) -> Job | None:
+        """What the scheduler knows of a prompt."""
+        return self.scheduler.context.ledger.jobs.get(prompt_id)
+
+    def foresight(self) -> Sequence[ModelSet]:
+        """The components of the prompts expected next, the next one first."""
+        return [held.event.models for held in self.waiting()[:_FORESEEN]]
+
+    def waiting(self) -> list[Held]:
+        """The prompts that wait here, in the order in which they are expected to run."""
+        ledger = self.scheduler.context.ledger
+        jobs = sorted((*ledger.waiting, *ledger.blocked()), key=lambda job: (-job.priority, job.place, job.sequence))
+        return [held for job in jobs if job.answered and (held := self._held.get(job.prompt_id)) is not None]
+
+    def at_comfyui(self) -> list[Held]:
+        """The prompts that run or are staged, in the order in which ComfyUI will run them."""
+        return [self._held[job.prompt_id] for job in self.scheduler.context.ledger.at_comfyui()]
+
+    @property
+    def remaining(self) -> int:
+        """How many accepted prompts have not ended, foreign ones at ComfyUI among them."""
+        context = self.scheduler.context
+        return sum(job.answered for job in context.ledger.unfinished()) + len(context.foreign)
+
+    # -- commands ------------------------------------------------------------------------------------------------
+
+    def _perform(self, command: do.Command) -> None:
+        if isinstance(command, do.Interrupt):
+            self._tasks.spawn(self._performer.interrupt(command.prompt_id), "interrupt")
+            return
+        held = self._held.get(command.prompt_id)
+        if held is None:
+            log.error("nothing is known of the prompt of %s", command)
+            return
+        if isinstance(command, do.Accept | do.Refuse | do.Hold | do.End):
+            self._conclude(held, command)
+            return
+        match command:
+            case do.Probe():
+                self._ask(self._performer.probe(held, self._shown(held)))
+            case do.Dispatch():
+                self._note(held, State.DISPATCHING)
+                self._ask(self._performer.dispatch(held, self._shown(held)))
+            case do.Recall():
+                self._ask(self._performer.recall(held.prompt_id))
+            case do.Locate():
+                self._ask(self._performer.locate(held.prompt_id))
+            case _:
+                assert_never(command)
+
+    def _conclude(self, held: Held, command: do.Accept | do.Refuse | do.Hold | do.End) -> None:
+        match command:
+            case do.Accept():
+                self._accept(held, command)
+            case do.Refuse():
+                self._refuse(held, command)
+            case do.Hold():
+                self._take_back(held, command)
+            case do.End():
+                self._end(held, command)
+            case _:
+                assert_never(command)
+
+    def _ask(self, question: Coroutine[Any, Any, ev.Event | None]) -> None:
+        async def report() -> None:
+            event = await question
+            if event is not None:
+                self.tell(event)
+
+        self._tasks.spawn(report(), "ask ComfyUI")
+
+    def _accept(self, held: Held, command: do.Accept) -> None:
+        number = held.shown_number(command.number)
+        answer = {"prompt_id": held.prompt_id, "number": number, "node_errors": held.node_errors or {}}
+        body = json.dumps(answer).encode()
+        job = self.job(held.prompt_id)
+        state = State.WAITING if job is None else job.state
+        held.written = self._journal.accept(
+            JournalRecord(
+                prompt_id=held.prompt_id,
+                sequence=held.sequence,
+                body=held.submission.body,
+                answer=body,
+                submitted=held.create_time / 1000,
+                state=state,
+                client_id=held.client_id,
+                number=command.number,
+                front=held.event.front,
+                priority=held.event.priority,
+                order_key=held.event.order_key,
+                idempotency_key=held.idempotency_key,
+                headers=held.headers,
+            )
+        )
+        held.written.add_done_callback(lambda written: self._written(held, body, written))
+
+    def _written(self, held: Held, body: bytes, written: "asyncio.Future[None]") -> None:
+        error = None if written.cancelled() else written.exception()
+        if error is None:
+            _resolve(held.answer, json_answer(body))
+            return
+        held.written = None
+        _reject(held.answer, error)
+        self.tell(ev.CancelRequested(held.prompt_id))
+
+    def _refuse(self, held: Held, command: do.Refuse) -> None:
+        del self._held[held.prompt_id]
+        self._forget(held)
+        if command.reason.code is Code.QUEUE_FULL:
+            full = DownstreamError(
+                "The queue is full",
+                status=429,
+                type="queue_full",
+                details=f"{command.reason.text}. Try again later, or raise [queue] max_waiting.",
+                headers={"Retry-After": "30"},
+            )
+            _reject(held.answer, full)
+        elif held.refusal is not None:
+            _resolve(held.answer, held.refusal)
+        else:
+            _reject(held.answer, DownstreamError(command.reason.text, status=503, type=command.reason.code))
+
+    def _take_back(self, held: Held, command: do.Hold) -> None:
+        self._forget(held)
+        self._note(held, State.WAITING, attempts=command.attempts)
+
+    def _end(self, held: Held, command: do.End) -> None:
+        ending = Ending(command.state, command.reason, held.refusal)
+        if held.written is not None:
+            self._journal.update(
+                Update(
+                    prompt_id=held.prompt_id,
+                    state=command.state,
+                    finished=self._wall(),
+                    outcome=command.reason.code,
+                )
+            )
+        self._forget(held)
+        if command.reason.code not in _TOLD_BY_COMFYUI and command.state is State.FAILED:
+            self._ended(held, ending)
+        del self._held[held.prompt_id]
+        _reject(held.answer, DownstreamError(command.reason.text, status=409, type=command.reason.code))
+
+    # -- helpers -------------------------------------------------------------------------------------------------
+
+    def _forget(self, held: Held) -> None:
+        """It is not at ComfyUI any more."""
+        if held.record is not None:
+            if held.record.timeline.outcome is None:
+                self._records.drop(held.prompt_id)
+            self._sockets.release(held.record)
+            held.record = None
+
+    def _note(self, held: Held, state: State, *, attempts: int | Unset = UNSET) -> None:
+        if held.written is not None:
+            self._journal.update(Update(prompt_id=held.prompt_id, state=state, attempts=attempts))
+
+    def _shown(self, held: Held) -> float:
+        job = self.job(held.prompt_id)
+        return held.shown_number(job.number if job else held.sequence)
+
+    def _arm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        at = self.scheduler.next_wakeup()
+        if at is not None:
+            delay = max(0.0, at - self._clock())
+            self._timer = asyncio.get_running_loop().call_later(delay, self.tell, ev.Tick())
+
+
+def _resolve(answer: "asyncio.Future[Answer]", value: Answer) -> None:
+    if not answer.done():
+        answer.set_result(value)
+
+
+def _reject(answer: "asyncio.Future[Answer]", error: BaseException) -> None:
+    """Nobody may be waiting any more; then it is no fault that nobody looks."""
+    if not answer.done():
+        answer.set_exception(error)
+        answer.exception()

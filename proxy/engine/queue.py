@@ -1,0 +1,264 @@
+"""The held queue as the engine uses it: submissions in, what happened at ComfyUI in, restarts survived, clients told.
+
+`holding` carries out the scheduler's commands. Here is what surrounds that: the journal's contents at the start and its
+entries at the end of each prompt, the evidence that ComfyUI is a new process, and the `status` that clients are sent.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from normalizer import ModelSet
+from proxy.core import events as ev
+from proxy.core.commands import Code
+from proxy.core.jobs import State
+from proxy.core.scheduler import Scheduler
+from proxy.core.settings import Settings
+from proxy.engine.client_sockets import ClientSockets
+from proxy.engine.comfy import Upstream
+from proxy.engine.endings import Ending
+from proxy.engine.held import IDEMPOTENCY_HEADER, Held, header, hold, read_record
+from proxy.engine.holding import Holding
+from proxy.engine.passing import Look, Passing
+from proxy.engine.performer import Performer
+from proxy.engine.records import Record, Records
+from proxy.engine.recovery import Queue, read_history_entry
+from proxy.engine.sender import Sender, json_answer
+from proxy.engine.submission import Draft, Submission
+from proxy.errors import UpstreamError
+from proxy.journal import Journal
+from proxy.journal_records import Record as JournalRecord
+from proxy.journal_records import Update
+from proxy.tasks import Tasks
+from proxy.upstream.attachment import Delivery
+from proxy.upstream.client import Answer
+from proxy.upstream.feed import Feed
+from proxy.wire.frames import build_text
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the queue shares with the engine. `clock` gives monotonic, `wall` Unix seconds."""
+
+    upstream: Upstream
+    feed: Feed
+    records: Records
+    passing: Passing
+    sender: Sender
+    sockets: ClientSockets
+    tasks: Tasks
+    clock: Callable[[], float]
+    wall: Callable[[], float]
+
+
+OpenQueue = Callable[[Parts], Awaitable["HeldQueue"]]
+
+
+class HeldQueue:
+    """All that waits here, from one start of the proxy to its end."""
+
+    def __init__(self, parts: Parts, journal: Journal, settings: Settings) -> None:
+        self._parts = parts
+        self._journal = journal
+        self._status_due = False
+        self._seen_up = False
+        self._last_ended: str | None = None
+        self._ending: dict[str, Held] = {}
+        performer = Performer(
+            parts.upstream, parts.records, parts.passing, parts.sender, parts.sockets, parts.clock, self._foresight
+        )
+        self.holding = Holding(
+            Scheduler(parts.upstream, settings),
+            performer,
+            journal,
+            parts.records,
+            parts.sockets,
+            parts.tasks,
+            clock=parts.clock,
+            wall=parts.wall,
+            changed=self._changed,
+            ended=self._tell_end,
+        )
+
+    async def _load(self) -> None:
+        """Take up what an earlier process left. ComfyUI must answer: what a prompt needs shows by its classes."""
+        recovered = await self._journal.load()
+        self.holding.resume_from(recovered.next_sequence)
+        ended = (item.prompt_id for item in reversed(recovered.finished) if item.outcome == Code.DONE)
+        self._last_ended = next(ended, None)
+        for record in recovered.unfinished:
+            if not await self._restore(record):
+                log.error("prompt %s in the journal cannot be read; it is left there", record.prompt_id)
+        if recovered.unfinished:
+            log.info("%d prompts are taken up from the journal", len(recovered.unfinished))
+
+    async def _restore(self, record: JournalRecord) -> bool:
+        read = read_record(record)
+        if read is None:
+            return False
+        submission, original = read
+        look = await self._parts.passing.look_at(original)
+        if look is None:
+            return False
+        created = round(record.submitted * 1000)
+        held = hold(submission, look, record.sequence, self._parts.feed.own_id, created)
+        held.idempotency_key = record.idempotency_key
+        held.written = asyncio.get_running_loop().create_future()
+        held.written.set_result(None)
+        held.answer.set_result(json_answer(record.answer))
+        restored = ev.Restored(
+            prompt=held.event,
+            number=record.number or 0.0,
+            submitted=self._parts.clock() - (self._parts.wall() - record.submitted),
+            state=State(record.state),
+            attempts=record.attempts,
+            started=record.started is not None,
+        )
+        self.holding.add(held, restored)
+        return True
+
+    async def close(self) -> None:
+        """Write down what is still to be written."""
+        self.holding.close()
+        await self._journal.close()
+
+    # -- from clients --------------------------------------------------------------------------------------------
+
+    async def submit(self, submission: Submission, look: Look) -> Answer:
+        """Take a prompt in; the answer comes when it is validated and on disk.
+
+        Raises:
+            DownstreamError: when it is refused by a limit, or its priority or order key makes no sense.
+            UpstreamError: when ComfyUI has not been seen yet, so that the address may be wrong.
+        """
+        if not self._seen_up:
+            await self._parts.upstream.client.get_json("/prompt")  # raises what is wrong, in the usual words
+        created = int(self._parts.wall() * 1000)
+        held = hold(submission, look, self.holding.next_sequence(), self._parts.feed.own_id, created)
+        self.holding.add(held, held.event)
+        return await asyncio.shield(held.answer)
+
+    async def answered_before(self, submission: Submission, original: Draft) -> Answer | None:
+        """What was answered to the first submission of this id or idempotency key; None if it is new."""
+        held = self.holding.get(original.prompt_id) or self.holding.get_by_key(header(submission, IDEMPOTENCY_HEADER))
+        if held is not None:
+            return await asyncio.shield(held.answer)
+        known = await self._journal.find(original.prompt_id)
+        if known is None and (key := header(submission, IDEMPOTENCY_HEADER)) is not None:
+            known = await self._journal.find_key(key)
+        return None if known is None else json_answer(known.answer)
+
+    # -- from ComfyUI --------------------------------------------------------------------------------------------
+
+    def seen(self, record: Record, kind: str, data: Mapping[str, Any]) -> None:
+        """An event of a prompt's run."""
+        if kind == "executing" and data.get("node") is None and record.prompt_id in self._ending:
+            # Only now is it in ComfyUI's history (main.py, `prompt_worker`).
+            self._parts.tasks.spawn(self._keep_history(self._ending.pop(record.prompt_id)), "keep a history entry")
+        held = self.holding.get(record.prompt_id)
+        if held is None:
+            return
+        if kind == "execution_start":
+            self._journal_started(held)
+            self.holding.tell(ev.Started(record.prompt_id))
+
+    def finished(self, record: Record, outcome: ev.Outcome) -> bool:
+        """A prompt's run has ended; whether it is one of the queue's."""
+        held = self.holding.get(record.prompt_id)
+        if held is None:
+            return False
+        loads = sum(item.seconds or 0.0 for item in record.account.loaded) if record.account else None
+        self._last_ended = record.prompt_id
+        if record.timeline.ended_at is None:
+            self._parts.tasks.spawn(self._keep_history(held), "keep a history entry")
+        else:
+            self._ending[record.prompt_id] = held
+        self.holding.tell(ev.Finished(record.prompt_id, outcome, record.timeline.run_seconds, loads))
+        return True
+
+    def lost(self) -> None:
+        """ComfyUI does not answer any more."""
+        self.holding.tell(ev.UpstreamLost())
+
+    async def ready(self, queue: Queue) -> None:
+        """ComfyUI answers, and this is its queue.
+
+        Raises:
+            UpstreamError: when it went away again.
+        """
+        if not self._seen_up:
+            await self._load()
+        client = self._parts.upstream.client
+        finished = {}
+        sent = [held.prompt_id for held in self.holding.sent()]
+        for prompt_id in sent:
+            entry = None if prompt_id in queue.ids else await read_history_entry(client, prompt_id)
+            if entry is not None:
+                finished[prompt_id] = ev.Finished(prompt_id, entry.outcome)
+        self._seen_up = True
+        running = frozenset(str(item[1]) for item in queue.running)
+        pending = tuple(str(item[1]) for item in sorted(queue.pending, key=lambda item: (item[0], item[1])))
+        known = bool(finished) or any(prompt_id in queue.ids for prompt_id in sent)
+        new_process = not known and await self._is_new_process()
+        self.holding.tell(ev.UpstreamReady(new_process, running, pending, finished))
+
+    async def _is_new_process(self) -> bool:
+        """Whether ComfyUI has forgotten what it knew: its history has lost the prompt that ended last.
+
+        Where none has ended, that it has nothing of what it was sent is all the evidence there can be.
+        """
+        if self._last_ended is None:
+            return True
+        return await read_history_entry(self._parts.upstream.client, self._last_ended) is None
+
+    def history_deleted(self) -> None:
+        """A client deleted from ComfyUI's history: what is missing there says nothing any more."""
+        self._last_ended = None
+
+    # -- towards clients -----------------------------------------------------------------------------------------
+
+    def status_frame(self) -> str:
+        """What clients are sent when the queue has changed."""
+        return build_text("status", {"status": {"exec_info": {"queue_remaining": self.holding.remaining}}})
+
+    def _changed(self) -> None:
+        if not self._status_due:
+            self._status_due = True
+            asyncio.get_running_loop().call_soon(self._send_status)
+
+    def _send_status(self) -> None:
+        self._status_due = False
+        self._parts.feed.deliver([Delivery(self.status_frame(), None)])
+
+    def _tell_end(self, held: Held, ending: Ending) -> None:
+        now_ms = int(self._parts.wall() * 1000)
+        if held.client_id is not None and not held.broadcast:
+            self._parts.feed.deliver(Delivery(frame, held.client_id) for frame in ending.frames(held, now_ms))
+        job = self.holding.job(held.prompt_id)
+        entry = ending.history_entry(held, job.number if job else 0.0, now_ms)
+        self._journal.update(Update(prompt_id=held.prompt_id, history=json.dumps(entry).encode()))
+
+    def _foresight(self) -> Sequence[ModelSet]:
+        return self.holding.foresight()
+
+    # -- the journal ---------------------------------------------------------------------------------------------
+
+    def _journal_started(self, held: Held) -> None:
+        if held.written is not None:
+            now = self._parts.wall()
+            self._journal.update(Update(prompt_id=held.prompt_id, state=State.RUNNING, started=now))
+
+    async def _keep_history(self, held: Held) -> None:
+        """Write down what ComfyUI's history says of a prompt, in the client's terms."""
+        try:
+            entry = await read_history_entry(self._parts.upstream.client, held.prompt_id)
+        except UpstreamError as error:
+            log.info("the history of prompt %s is not to be had: %s", held.prompt_id, error)
+            return
+        if entry is not None and held.written is not None:
+            self._journal.update(Update(prompt_id=held.prompt_id, history=json.dumps(entry.restored).encode()))

@@ -1,0 +1,125 @@
+"""Keeps what is believed about ComfyUI's queue equal to what it is.
+
+Events tell most of it, but not all: a prompt without events can end, somebody can delete ours or submit their own, a
+connection can drop. ComfyUI broadcasts `status` at every change of its queue, so each of those is the occasion for one
+look. What was believed is noted before the look, and only what was believed then and still is counts as missing.
+"""
+
+import logging
+from collections.abc import Callable
+
+from proxy.core import events as ev
+from proxy.core.events import Outcome
+from proxy.core.jobs import State
+from proxy.engine.holding import Holding
+from proxy.engine.records import Record, Records
+from proxy.engine.recovery import Queue, read_history_entry, read_queue
+from proxy.errors import UpstreamError
+from proxy.tasks import Tasks
+from proxy.upstream.client import UpstreamClient
+
+log = logging.getLogger(__name__)
+
+_CONFIRMED = frozenset({State.STAGED, State.RUNNING, State.INTERRUPTING})
+
+
+class Watch:
+    """Looks into ComfyUI's queue when something may have changed unseen."""
+
+    def __init__(
+        self,
+        client: UpstreamClient,
+        records: Records,
+        tasks: Tasks,
+        *,
+        ended: Callable[[Record, Outcome], None],
+        gone: Callable[[Record], None],
+    ) -> None:
+        """`ended` is told of a prompt that ended without an event, `gone` of one that ComfyUI no longer has at all."""
+        self.holding: Holding | None = None
+        self._client = client
+        self._records = records
+        self._tasks = tasks
+        self._ended = ended
+        self._gone = gone
+        self._looking = False
+        self._again = False
+        self._foreign: set[str] = set()
+
+    def changed(self, remaining: int) -> None:
+        """ComfyUI's queue has changed; it holds `remaining` prompts."""
+        if self.holding is None and remaining >= self._records.acknowledged:
+            return  # nothing can be missing, and nobody needs to know whose they are
+        if self._looking:
+            self._again = True
+            return
+        self._looking = True
+        self._tasks.spawn(self._look_until_settled(), "look into ComfyUI's queue")
+
+    async def _look_until_settled(self) -> None:
+        try:
+            self._again = True
+            while self._again:
+                self._again = False
+                await self.look()
+        except UpstreamError as error:
+            log.debug("%s", error)
+        finally:
+            self._looking = False
+
+    async def look(self) -> Queue:
+        """Compare once.
+
+        Raises:
+            UpstreamError: when ComfyUI does not answer.
+        """
+        suspects = [record for record in self._records.unfinished() if record.acknowledged]
+        believed = self._believed()
+        queue = await read_queue(self._client)
+        for record in suspects:
+            if record.prompt_id not in queue.ids and record.timeline.outcome is None:
+                await self._settle(record)
+        if self.holding is not None:
+            self._tell_of_foreign(self.holding, queue)
+            for prompt_id, sent_at in believed.items():
+                if prompt_id not in queue.ids:
+                    await self._settle_held(self.holding, prompt_id, sent_at)
+        return queue
+
+    def _believed(self) -> dict[str, float | None]:
+        """The held prompts that ComfyUI is thought to have, with the moment each was sent."""
+        if self.holding is None:
+            return {}
+        jobs = self.holding.scheduler.context.ledger.at_comfyui()
+        return {job.prompt_id: job.sent_at for job in jobs if job.state in _CONFIRMED}
+
+    async def _settle(self, record: Record) -> None:
+        if self.holding is not None and self.holding.get(record.prompt_id) is not None:
+            return
+        entry = await read_history_entry(self._client, record.prompt_id)
+        if record.timeline.outcome is None:
+            if entry is None:
+                self._gone(record)
+            else:
+                self._ended(record, entry.outcome)
+
+    async def _settle_held(self, holding: Holding, prompt_id: str, sent_at: float | None) -> None:
+        entry = await read_history_entry(self._client, prompt_id)
+        job = holding.job(prompt_id)
+        if job is None or job.state not in _CONFIRMED or job.sent_at != sent_at:
+            return
+        if entry is None:
+            holding.tell(ev.Located(prompt_id, ev.Where.ABSENT))
+        elif (record := self._records.get(prompt_id)) is not None and record.timeline.outcome is None:
+            self._ended(record, entry.outcome)
+        else:
+            holding.tell(ev.Finished(prompt_id, entry.outcome))
+
+    def _tell_of_foreign(self, holding: Holding, queue: Queue) -> None:
+        running = {item[1] for item in queue.running}
+        present = {prompt_id for prompt_id in queue.ids if holding.get(prompt_id) is None}
+        for prompt_id in self._foreign - present:
+            holding.tell(ev.ForeignGone(prompt_id))
+        for prompt_id in present:
+            holding.tell(ev.ForeignSeen(prompt_id, prompt_id in running))
+        self._foreign = present
