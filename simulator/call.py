@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 _PREVIEW_METADATA = "supports_preview_metadata"
 
+# comfy/utils.py: PROGRESS_THROTTLE_MIN_INTERVAL (here in simulated seconds of work) and PROGRESS_THROTTLE_MIN_PERCENT.
+_QUIET_SECONDS = 0.1
+_QUIET_PERCENT = 0.5
+
 
 class Interrupt:
     """The one flag by which a running prompt is stopped; whoever notices it takes it down."""
@@ -42,6 +46,8 @@ class NodeCall:
         self._progress = progress
         self._index = index
         self._graphs = 0
+        self._told = -1.0
+        self._told_at = 0.0
 
     @property
     def client_id(self) -> Any:
@@ -53,10 +59,20 @@ class NodeCall:
         self._site.interrupt.check()
 
     def progress(self, value: float, maximum: float, *, preview: bool = False, always: bool = False) -> None:
-        """As the hook that ComfyUI's progress bars call (main.py, `hijack_progress`)."""
+        """As a progress bar of ComfyUI, which tells less than it is told (comfy/utils.py, `ProgressBar`)."""
+        shown = preview and (always or self._site.preview_method != "none")
+        now = self.machine.clock.slept
+        rushed = now - self._told_at < _QUIET_SECONDS
+        little = (value - max(0.0, self._told)) / maximum * 100 < _QUIET_PERCENT
+        if not shown and self._told >= 0 and value < maximum and (rushed or little):
+            return
+        self._told, self._told_at = value, now
+        self._tell_progress(value, maximum, shown=shown)
+
+    def _tell_progress(self, value: float, maximum: float, *, shown: bool) -> None:
+        """The hook that progress bars call (ComfyUI main.py, `hijack_progress`)."""
         self.check_interrupt()
         events = self._site.events
-        shown = preview and (always or self._site.preview_method != "none")
         with_metadata = events.supports(events.client_id, _PREVIEW_METADATA)
         self._progress.update(self.node_id, value, maximum)
         if shown and with_metadata:

@@ -26,7 +26,11 @@ class Killed(BaseException):
 
 
 class DeviceOutOfMemoryError(RuntimeError):
-    """What torch raises when an allocation on the GPU fails."""
+    """What torch raises when an allocation on the GPU fails; clients see torch's name."""
+
+
+DeviceOutOfMemoryError.__module__ = "torch"
+DeviceOutOfMemoryError.__qualname__ = "OutOfMemoryError"
 
 
 class Allocation:

@@ -18,6 +18,11 @@ from .worker import work
 _log = logging.getLogger(__name__)
 
 
+def _whole(number: float) -> float:
+    """The number as JSON shows it where the flag was not given: ComfyUI's default is an int, the flag a float."""
+    return int(number) if number.is_integer() else number
+
+
 class Process:
     """Queue, worker and sockets; everything in it is lost when it ends.
 
@@ -36,7 +41,7 @@ class Process:
         self.features = {
             "supports_preview_metadata": True,
             "supports_model_type_tags": True,
-            "max_upload_size": machine.config.max_upload_mb * 1024 * 1024,
+            "max_upload_size": _whole(machine.config.max_upload_mb * 1024 * 1024),
             "extension": {"manager": {"supports_v4": True}},
             "node_replacements": True,
             "assets": False,

@@ -57,7 +57,7 @@ class Call(Protocol):
         """Raises Interrupted when the user asked for it."""
 
     def progress(self, value: float, maximum: float, *, preview: bool = False, always: bool = False) -> None:
-        """Tell how far the node is; also checks for an interruption.
+        """Tell how far the node is, which clients hear at most every 0.1 s; also checks for an interruption.
 
         Args:
             value: steps done.

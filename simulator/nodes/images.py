@@ -186,13 +186,18 @@ def save_images(  # the two savers share all of it
     """Write a batch as PNG files and return what the node returns (ComfyUI nodes.py, SaveImage).
 
     Raises:
-        ValueError: the prefix leads out of the folder.
+        Exception: the prefix leads out of the folder.
     """
     prefix = os.path.normpath(_expand_variables(prefix, images))
     subfolder, stem = os.path.split(prefix)
     folder = base / subfolder
     if not folder.resolve().is_relative_to(base.resolve()):
-        raise ValueError("**** ERROR: Saving image outside the output folder is not allowed.")
+        message = (
+            "**** ERROR: Saving image outside the output folder is not allowed.\n"
+            f" full_output_folder: {os.path.abspath(folder)}\n"  # noqa: PTH100  # links stay as they are
+            f"         output_dir: {base}"
+        )
+        raise Exception(message)  # noqa: TRY002  # clients see the type, and ComfyUI's is this
     folder.mkdir(parents=True, exist_ok=True)
     texts: list[tuple[str, str]] = []
     if not machine.config.disable_metadata:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from simulator.config import MB
 from simulator.memory import Weights
-from simulator.values import Patcher, Tensor, patcher_of
+from simulator.values import Tensor, patcher_of
 
 from .base import Call, Node, Spec
 from .images import Image, color_of
@@ -148,6 +148,7 @@ async def sample(call: Call, model: Any, steps: int, megapixels: float) -> None:
     weights = await on_gpu(call, model, int(_SAMPLING_BYTES * megapixels))
     seconds = call.machine.config.step_seconds * megapixels + streaming_seconds(call, weights)
     for step in range(steps):
+        call.check_interrupt()
         await call.machine.clock.sleep(seconds)
         call.progress(step + 1, steps, preview=True)
 
@@ -202,9 +203,3 @@ def as_text(value: Any) -> str:
         return json.dumps(value, indent=4, ensure_ascii=False)
     except (TypeError, ValueError):
         return str(value)
-
-
-def model_name(value: Any) -> str:
-    """What a model is called in texts."""
-    patcher = patcher_of(value)
-    return repr(patcher) if isinstance(patcher, Patcher) else str(value)

@@ -4,16 +4,16 @@ They cover what core nodes do not show: instance state, undeclared inputs, uniqu
 events, binary events, a slow IS_CHANGED, a node that reads the prompt.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from simulator.memory import DeviceOutOfMemoryError
-from simulator.values import Patcher, Wrapped, patcher_of
+from simulator.values import Patcher
 
 from .base import Call, Node, Spec
-from .loaders import LoraLoader
 from .reading import read_weights
-from .sampling import Latent, as_text, sample
+from .sampling import Latent, on_gpu
 
 _CHECKPOINTS = ["m1", "m2", "m3", "m4", "m5", "m6"]
 _LORAS = ["l1", "l2", "l3", "l4", "sub\\l5", "None"]
@@ -21,13 +21,32 @@ _SEED = ("INT", {"default": 0, "min": 0, "max": 0xFFFFFFFFFFFFFFFF, "control_aft
 _SALT = ("INT", {"default": 0, "max": 0xFFFFFFFFFFFFFFFF})
 _STRENGTH = ("FLOAT", {"default": 1.0, "min": -100.0, "max": 100.0, "step": 0.01})
 _UNIQUE_ID: Mapping[str, Any] = {"unique_id": "UNIQUE_ID"}
-_STEP_MEGAPIXELS = 0.1
+_STEP_SECONDS = 0.02
 _IS_CHANGED_SECONDS = 0.3
 
 
 class _TestNode(Node):
     CATEGORY = "comfykeep_test"
     MODULE = "custom_nodes.comfykeep_test_nodes"
+
+
+@dataclass(frozen=True, eq=False)
+class _Described(Patcher):
+    """A model whose text says what was done to it."""
+
+    text: str = ""
+
+    def patched(self, what: str) -> "_Described":
+        return _Described(self.weights, self.patches, self.also, f"{self.text}+{what}")
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+async def _read(call: Call, name: str, kinds: Sequence[str] = ("MODEL",)) -> tuple[_Described, ...]:
+    shares = [1 / len(kinds)] * len(kinds)
+    weights = await read_weights(call, None, name, kinds, shares)
+    return tuple(_Described(each, text=f"{kind}:{name}") for each, kind in zip(weights, kinds, strict=True))
 
 
 class FakeCheckpointLoader(_TestNode):
@@ -39,17 +58,13 @@ class FakeCheckpointLoader(_TestNode):
 
     async def run(self, call: Call, *, ckpt_name: str) -> Any:
         """See Node."""
-        model, clip, vae = await read_weights(call, None, ckpt_name, ("MODEL", "CLIP", "VAE"), (0.8, 0.15, 0.05))
-        return Patcher(model), Wrapped(Patcher(clip)), Wrapped(Patcher(vae))
+        return await _read(call, ckpt_name, ("MODEL", "CLIP", "VAE"))
 
 
-class FakeLoraLoader(LoraLoader):
+class FakeLoraLoader(_TestNode):
     """A LoRA loader of a custom pack; keeps its last file as the core one does."""
 
     NAME = "FakeLoraLoader"
-    DISPLAY_NAME = ""
-    CATEGORY = _TestNode.CATEGORY
-    MODULE = _TestNode.MODULE
     REQUIRED: ClassVar[Mapping[str, Spec]] = {
         "model": ("MODEL",),
         "clip": ("CLIP",),
@@ -57,6 +72,21 @@ class FakeLoraLoader(LoraLoader):
         "strength_model": _STRENGTH,
         "strength_clip": _STRENGTH,
     }
+    RETURN_TYPES = ("MODEL", "CLIP")
+
+    def __init__(self) -> None:
+        self._last = ""
+
+    async def run(
+        self, call: Call, *, model: Any, clip: Any, lora_name: str, strength_model: float, strength_clip: float
+    ) -> Any:
+        """See Node."""
+        if strength_model == 0 and strength_clip == 0:
+            return model, clip
+        if self._last != lora_name:
+            await _read(call, lora_name)
+            self._last = lora_name
+        return model.patched(f"{lora_name}@{strength_model}"), clip.patched(f"{lora_name}@{strength_clip}")
 
 
 class FakeSampler(_TestNode):
@@ -73,7 +103,11 @@ class FakeSampler(_TestNode):
 
     async def run(self, call: Call, *, model: Any, positive: str, seed: int, steps: int) -> Any:
         """See Node."""
-        await sample(call, model, steps, _STEP_MEGAPIXELS)
+        await on_gpu(call, model)
+        for step in range(steps):
+            call.check_interrupt()
+            await call.machine.clock.sleep(_STEP_SECONDS)
+            call.progress(step + 1, steps)
         latent = Latent((1, 4, 8, 8))
         latent.origin = f"{model}|{positive}|{seed}|{steps}"
         call.machine.memory.take(latent)
@@ -99,7 +133,10 @@ class FakePowerLora(_TestNode):
         """See Node."""
         for name, value in loras.items():
             if name.upper().startswith("LORA_") and isinstance(value, dict) and value.get("on"):
-                await read_weights(call, None, str(value.get("lora")), ("LORA",))
+                await _read(call, str(value.get("lora")))
+                what = f"{value.get('lora')}@{value.get('strength')}"
+                model = None if model is None else model.patched(what)
+                clip = None if clip is None else clip.patched(what)
         return model, clip
 
 
@@ -128,8 +165,7 @@ class FakeUniqueIdLoader(_TestNode):
     async def run(self, call: Call, *, name: str, unique_id: str | None = None) -> Any:
         """See Node."""
         del unique_id
-        (model,) = await read_weights(call, None, name, ("MODEL",))
-        return (Patcher(model),)
+        return await _read(call, name)
 
 
 class FakeSelfLoader(_TestNode):
@@ -141,14 +177,14 @@ class FakeSelfLoader(_TestNode):
     RETURN_TYPES = ("MODEL",)
 
     def __init__(self) -> None:
-        self._kept: tuple[str, Patcher] | None = None
+        self._kept: tuple[str, _Described] | None = None
 
     async def run(self, call: Call, *, name: str, salt: int = 0) -> Any:
         """See Node."""
         del salt
         if self._kept is None or self._kept[0] != name:
-            (model,) = await read_weights(call, None, name, ("MODEL",))
-            self._kept = name, Patcher(model)
+            (model,) = await _read(call, name)
+            self._kept = name, model
         return (self._kept[1],)
 
 
@@ -165,7 +201,7 @@ class FakeOutput(_TestNode):
         if isinstance(value, dict):
             samples = value.get("samples")
             return {"ui": {"text": [str(samples.origin) if isinstance(samples, Latent) else "dict"]}}
-        return {"ui": {"text": [as_text(value) if patcher_of(value) is None else str(value)]}}
+        return {"ui": {"text": [str(value)]}}
 
 
 class FakeSlowIsChanged(_TestNode):
@@ -185,8 +221,7 @@ class FakeSlowIsChanged(_TestNode):
 
     async def run(self, call: Call, *, name: str) -> Any:
         """See Node."""
-        (model,) = await read_weights(call, None, name, ("MODEL",))
-        return (Patcher(model),)
+        return await _read(call, name)
 
 
 class FakeRaise(_TestNode):
@@ -270,7 +305,7 @@ class FakeBinary(_TestNode):
             call.check_interrupt()
             if to == "broadcast" or call.client_id is not None:
                 call.send_text(f"step {step + 1} of {steps} \u00e4\u4f60", call.client_id if to == "client" else None)
-            await call.machine.clock.sleep(call.machine.config.step_seconds * _STEP_MEGAPIXELS)
+            await call.machine.clock.sleep(_STEP_SECONDS)
             call.progress(step + 1, steps, preview=True, always=True)
         return (value,)
 

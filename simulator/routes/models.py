@@ -5,6 +5,7 @@ from pathlib import PurePosixPath
 
 from aiohttp import web
 
+from simulator.machine import Machine
 from simulator.process import Process
 
 _EXTENSIONS = [".bin", ".ckpt", ".pkl", ".pt", ".pt2", ".pth", ".safetensors", ".sft"]
@@ -44,6 +45,9 @@ def routes(process: Process) -> list[web.RouteDef]:
         ]
         return web.json_response(details)
 
+    async def get_preview(request: web.Request) -> web.Response:
+        return web.Response(status=_preview_status(machine, **request.match_info))
+
     async def get_metadata(_: web.Request) -> web.Response:
         return web.Response(status=404)
 
@@ -53,5 +57,13 @@ def routes(process: Process) -> list[web.RouteDef]:
         web.get("/models/{folder}", get_files),
         web.get("/experiment/models", get_folder_details),
         web.get("/experiment/models/{folder}", get_file_details),
+        web.get("/experiment/models/preview/{folder}/{path_index}/{filename:.*}", get_preview),
         web.get("/view_metadata/{folder_name}", get_metadata),
     ]
+
+
+def _preview_status(machine: Machine, folder: str, path_index: str, filename: str) -> int:
+    """Why there is no preview: no such folder, a path that is none, or no picture beside the model."""
+    if folder not in machine.folders():
+        return 404
+    return 404 if filename and path_index.lstrip("-").isdecimal() else 400

@@ -8,6 +8,8 @@ from aiohttp import web
 
 from simulator.process import Process
 
+_PACKAGES = (("comfyui-frontend-package", "1.49.6"), ("comfyui-workflow-templates", "0.11.44"))
+
 
 def routes(process: Process) -> list[web.RouteDef]:
     """Routes of this module."""
@@ -62,7 +64,9 @@ def stats(process: Process) -> dict[str, object]:
         "required_frontend_version": "1.49.6",
         "installed_templates_version": "0.11.44",
         "required_templates_version": "0.11.44",
-        "comfy_package_versions": [],
+        "comfy_package_versions": [
+            {"name": name, "installed": version, "required": version} for name, version in _PACKAGES
+        ],
         "python_version": sys.version,
         "pytorch_version": "2.9.0+cu129",
         "embedded_python": False,

@@ -35,10 +35,10 @@ def _store(process: Process, form: Form, original: Any = None) -> web.Response:
     folder = process.machine.directories.by_type(kind)
     if folder is None:
         raise ValueError(f"unknown type {kind}")  # ComfyUI: UnboundLocalError, a 500 as well
+    if not image:
+        return web.Response(status=400)
     if not isinstance(image, web.FileField):
-        return web.Response(status=400)
-    if not image.filename:
-        return web.Response(status=400)
+        raise TypeError("image is no file")  # ComfyUI: AttributeError, a 500 as well
     subfolder = str(form.get("subfolder", ""))
     target = folder / os.path.normpath(subfolder)
     path = Path(os.path.abspath(target / image.filename))  # noqa: PTH100  # links stay as they are
