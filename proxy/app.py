@@ -100,7 +100,7 @@ async def _open_queue(config: Config, parts: Parts) -> HeldQueue:
 def _application(engine: Engine, client: UpstreamClient) -> web.Application:
     passthrough = Passthrough(client, Tunnel(client.base_url))
     rules = access_rules(lambda: engine.upstream.flags.cors_origin, passthrough.takes)
-    app = web.Application(middlewares=[rules, errors_as_json])
+    app = web.Application(middlewares=[rules, errors_as_json], client_max_size=0)  # ComfyUI sets the limit
     add_routes(app, engine, Sockets(engine.feed, passthrough.forward))
     passthrough.install(app)
     return app

@@ -18,6 +18,7 @@ from proxy.engine.holding import Holding
 from proxy.errors import DownstreamError, UpstreamError
 from proxy.wire.headers import request_headers
 
+_OK = 200
 _PIECE = 1 << 16
 """Bytes that are written at once."""
 
@@ -51,7 +52,11 @@ class QueueView:
     async def change(self, request: web.Request) -> web.StreamResponse:
         """`POST /queue` with `{"clear": bool, "delete": [prompt_id]}`."""
         if self._holding is None:
-            return await self._forward(request)
+            response = await self._forward(request)
+            cleared, deleted = _chosen(await request.read())
+            if response.status == _OK and (cleared or deleted):
+                self._engine.deleted_from_queue(None if cleared else deleted)
+            return response
         body = await _object(request)
         if body.get("clear"):
             self._holding.tell(ev.ClearRequested())
@@ -80,6 +85,14 @@ class QueueView:
         else:
             self._holding.tell(ev.InterruptRequested(prompt_id or None))
         return web.Response(status=200)
+
+    async def change_history(self, request: web.Request) -> web.StreamResponse:
+        """`POST /history` with `{"clear": bool, "delete": [prompt_id]}`."""
+        response = await self._forward(request)
+        cleared, deleted = _chosen(await request.read())
+        if response.status == _OK and (cleared or deleted):
+            await self._engine.deleted_from_history(None if cleared else deleted)
+        return response
 
     @property
     def _holding(self) -> Holding | None:
@@ -133,3 +146,13 @@ async def _object(request: web.Request) -> dict[str, Any]:
             details='Send {"clear": true} or {"delete": [id]}.',
         )
     return body
+
+
+def _chosen(raw: bytes) -> tuple[bool, list[Any]]:
+    """What a body of `/queue` or `/history` that ComfyUI has accepted asks for: to clear all, or to delete some."""
+    try:
+        body = json.loads(raw)
+    except ValueError:
+        return False, []
+    deleted = body.get("delete") if isinstance(body, dict) else None
+    return isinstance(body, dict) and bool(body.get("clear")), deleted if isinstance(deleted, list) else []

@@ -22,6 +22,7 @@ def add_routes(app: web.Application, engine: Engine, sockets: Sockets) -> None:
         app.router.add_get(f"{prefix}/queue", queue.show, allow_head=False)
         app.router.add_post(f"{prefix}/queue", queue.change)
         app.router.add_post(f"{prefix}/interrupt", queue.interrupt)
+        app.router.add_post(f"{prefix}/history", queue.change_history)
         app.router.add_get(f"{prefix}/history", restored.history, allow_head=False)
         app.router.add_get(f"{prefix}/history/{{prompt_id}}", restored.history, allow_head=False)
     app.router.add_get("/api/jobs", restored.jobs, allow_head=False)

@@ -156,6 +156,18 @@ class Engine:
         """A client told ComfyUI to free memory, and ComfyUI took it."""
         self.upstream.freed(ModelsFreed(unload_models, free_memory), self._clock())
 
+    def deleted_from_queue(self, prompt_ids: Iterable[object] | None) -> None:
+        """A client deleted these prompts, or all (None), from ComfyUI's queue."""
+        for record in self.records.delete_waiting(prompt_ids):
+            self.forget(record)
+
+    async def deleted_from_history(self, prompt_ids: Iterable[object] | None) -> None:
+        """A client deleted these prompts, or all (None), from ComfyUI's history."""
+        chosen = None if prompt_ids is None else [item for item in prompt_ids if isinstance(item, str)]
+        self.records.delete_finished(chosen)
+        if self.held is not None:
+            await self.held.delete_history(chosen)
+
     async def way_back(self, prompt_id: object) -> WayBack | None:
         """How to put what ComfyUI says about a prompt into its client's terms; None for one that came as it is.
 

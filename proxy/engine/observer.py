@@ -5,7 +5,8 @@ even parsed then.
 
 For a prompt without a client id ComfyUI broadcasts progress, previews and interruptions and sends the rest to nobody.
 Such a prompt runs under the proxy's own id here, so that its events are seen; they are then broadcast or suppressed by
-the same rule.
+the same rule. What a custom node broadcasts comes to every client's own socket anyway, and is not repeated from the
+proxy's.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -18,6 +19,7 @@ from proxy.engine.records import Handling, Record, Records
 from proxy.upstream.attachment import Delivery
 from proxy.wire.frames import (
     BinaryFrame,
+    BinaryType,
     Frame,
     Message,
     PreviewWithMetadata,
@@ -65,7 +67,7 @@ class FrameObserver:
         if isinstance(frame, bytes):
             return self._route_binary(client_id, frame)
         if frame.startswith(_FREQUENT) and not mentions_sent_id(frame):
-            return (Delivery(frame, None if client_id == self.own_id else client_id),)
+            return self._route_frequent(client_id, frame)
         message = parse_text(frame)
         if message is None:
             return () if client_id == self.own_id else (Delivery(frame, client_id),)
@@ -84,6 +86,11 @@ class FrameObserver:
             return None
         node = record.timeline.current_node
         return record.way_back.node_id(node) if record.way_back else node
+
+    def _route_frequent(self, client_id: str, frame: str) -> Iterable[Delivery]:
+        if client_id != self.own_id:
+            return (Delivery(frame, client_id),)
+        return (Delivery(frame, None),) if self.running is not None and self.running.broadcast else ()
 
     def _take_in(self, client_id: str, message: Message) -> Record | None:
         data = message.data if isinstance(message.data, dict) else {}
@@ -139,6 +146,8 @@ class FrameObserver:
         return (Delivery(restored, None),)
 
     def _route_binary(self, client_id: str, frame: bytes) -> Iterable[Delivery]:
+        if client_id == self.own_id and not self._is_preview_for_all(frame):
+            return ()
         target = None if client_id == self.own_id else client_id
         way_back = _way_back(self.running)
         if way_back is None or not mentions_sent_id(frame[:_HEADER_SEARCHED]):
@@ -146,6 +155,13 @@ class FrameObserver:
         restored = restore_binary(parse_binary(frame), way_back)
         return () if restored is None else (Delivery(restored, target),)
 
+    def _is_preview_for_all(self, frame: bytes) -> bool:
+        """Previews come to the proxy's own socket alone; other binary frames there are copies of what all got."""
+        is_preview = frame[:4] in _PREVIEWS
+        return is_preview and self.running is not None and self.running.broadcast
+
+
+_PREVIEWS = tuple(kind.to_bytes(4, "big") for kind in (BinaryType.PREVIEW, BinaryType.PREVIEW_WITH_METADATA))
 
 _HEADER_SEARCHED = 4096
 """Bytes at the head of a binary frame in which node ids stand; the rest is an image or a text."""

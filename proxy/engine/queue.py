@@ -216,9 +216,17 @@ class HeldQueue:
             return True
         return await read_history_entry(self._parts.upstream.client, self._last_ended) is None
 
-    def history_deleted(self) -> None:
-        """A client deleted from ComfyUI's history: what is missing there says nothing any more."""
-        self._last_ended = None
+    async def delete_history(self, prompt_ids: Sequence[str] | None) -> None:
+        """A client deleted these prompts, or all (None), from the history.
+
+        Raises:
+            JournalUnwritable: when that cannot be written now.
+        """
+        self._last_ended = None  # what is missing in ComfyUI's history says nothing any more
+        if prompt_ids is None:
+            await self._journal.clear()
+        else:
+            await self._journal.delete(prompt_ids)
 
     # -- towards clients -----------------------------------------------------------------------------------------
 

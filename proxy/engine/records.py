@@ -8,7 +8,7 @@ import asyncio
 import json
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -140,6 +140,18 @@ class Records:
             self._finished[prompt_id] = record
             if len(self._finished) > FINISHED_KEPT:
                 self._finished.popitem(last=False)
+
+    def delete_waiting(self, prompt_ids: Iterable[object] | None) -> list[Record]:
+        """The prompts that are gone when a client takes these, or all (None), out of ComfyUI's queue: none that runs."""
+        chosen = list(self._open) if prompt_ids is None else [item for item in prompt_ids if isinstance(item, str)]
+        waiting = [self._open[item] for item in chosen if item in self._open]
+        return [record for record in waiting if record.timeline.started_at is None]
+
+    def delete_finished(self, prompt_ids: Iterable[object] | None) -> None:
+        """A client deleted these prompts, or all (None), from ComfyUI's history: they are unknown now."""
+        for item in list(self._finished) if prompt_ids is None else prompt_ids:
+            if isinstance(item, str):
+                self._finished.pop(item, None)
 
     def get(self, prompt_id: object) -> Record | None:
         """The record of a prompt, if it is known."""

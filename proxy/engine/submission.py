@@ -92,7 +92,7 @@ def draft(payload: Any) -> Draft | None:
         payload=payload,
         prompt=prompt,
         extra_data=extra_data,
-        prompt_id=prompt_id or str(uuid.uuid4()),
+        prompt_id=str(uuid.uuid4()) if prompt_id is None else prompt_id,
         client_id=client_id if isinstance(client_id, str) else None,
         names_client=names_client,
     )
