@@ -8,26 +8,30 @@ nodes, down to loaders that have none. A node whose links or values look odd is 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from normalizer.identity import as_validated, signature, stable_key, telling_values
 from normalizer.inputs import MODEL_FILE
 from normalizer.models import ModelRef, ModelSet
 from normalizer.rules import DroppedKey, undeclared_keys
 from normalizer.schema import NodeClass, Role, Schema
-from normalizer.workflow import Link, Node, is_link, links
+from normalizer.workflow import Node, is_link
 
 PIN_META = {"title": "kept loaded by comfykeep"}
 _NO_FILE = frozenset({"", "none", "default"})
+_NOTHING = object()
+_NESTING = 4  # levels of an undeclared value that are searched for file names; known packs use two
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
-    """One chain node of a prompt: its links, its stable id (ordinal 0), its exact signature, what it would drop."""
+class Member(NamedTuple):
+    """One chain node of a prompt.
+
+    `key` is its stable id (ordinal 0), `values` its inputs without links as ComfyUI keys them, `dropped` what is taken
+    out of them; `anchored` says that it is a loader or comes from one.
+    """
 
     node: Node
     cls: NodeClass
-    links: tuple[Link, ...]
     key: str
     signature: str
     values: dict[str, Any]
@@ -59,22 +63,23 @@ class Reach:
 
 def reach(nodes: Mapping[str, Node], schema: Schema) -> Reach:
     """Find the nodes that run, and among them those whose values ComfyUI's validation casts."""
-    declared: dict[str, list[str]] = {}
-    every: dict[str, list[str]] = {}
     outputs = []
+    hidden = False
+    declared: dict[str, list[str]] = {}
     for node_id, node in nodes.items():
-        cls = schema.get(node.class_type)
-        if cls is not None and cls.output_node:
+        cls = schema.classes.get(node.class_type)
+        if cls is None:
+            declared[node_id] = [link.source for link in node.links]
+            continue
+        if cls.output_node:
             outputs.append(node_id)
-        all_links = list(links(node.inputs))
-        every[node_id] = [link.source for link in all_links]
-        if cls is None or all(link.input in cls.inputs for link in all_links):
-            declared[node_id] = every[node_id]
-        else:
-            declared[node_id] = [link.source for link in all_links if link.input in cls.inputs]
+        declared[node_id] = [link.source for link in node.links if link.input in cls.inputs]
+        hidden = hidden or len(declared[node_id]) < len(node.links)
     validated = _upstream(outputs, declared)
-    same = all(len(declared[node_id]) == len(every[node_id]) for node_id in validated if node_id in every)
-    return Reach(validated if same else _upstream(outputs, every), validated)
+    if not hidden:
+        return Reach(validated, validated)
+    every = {node_id: [link.source for link in node.links] for node_id, node in nodes.items()}
+    return Reach(_upstream(outputs, every), validated)
 
 
 def _upstream(outputs: Iterable[str], sources: Mapping[str, list[str]]) -> frozenset[str]:
@@ -92,10 +97,17 @@ def find_members(
     nodes: Mapping[str, Node], schema: Schema, validated: frozenset[str], *, drop: bool
 ) -> dict[str, Member]:
     """Find the chain nodes, each after those it is linked to; with `drop`, without their undeclared keys."""
-    candidates = dict(_candidates(nodes, schema))
+    candidates = {
+        node_id: cls
+        for node_id, node in nodes.items()
+        if (cls := schema.classes.get(node.class_type)) is not None
+        and cls.role is not Role.NEITHER
+        and not cls.keeps_id
+    }
     waiting: dict[str, int] = {}
     consumers: dict[str, list[str]] = {}
-    for node_id, (_, found) in candidates.items():
+    for node_id in candidates:
+        found = nodes[node_id].links
         if all(link.source in candidates and type(link.slot) is int for link in found):
             sources = {link.source for link in found}
             waiting[node_id] = len(sources)
@@ -105,8 +117,7 @@ def find_members(
     ready = deque(node_id for node_id, count in waiting.items() if not count)
     while ready:
         node_id = ready.popleft()
-        cls, found = candidates[node_id]
-        member = _member(nodes[node_id], cls, found, members, validated=node_id in validated, drop=drop)
+        member = _member(nodes[node_id], candidates[node_id], members, validated=node_id in validated, drop=drop)
         if member is not None:
             members[node_id] = member
             for consumer in consumers.get(node_id, ()):
@@ -116,33 +127,27 @@ def find_members(
     return _behind_loaders(members)
 
 
-def _candidates(nodes: Mapping[str, Node], schema: Schema) -> Iterator[tuple[str, tuple[NodeClass, tuple[Link, ...]]]]:
-    """Yield the nodes whose class may be part of a chain."""
-    for node_id, node in nodes.items():
-        cls = schema.get(node.class_type)
-        if cls is not None and cls.role is not Role.NEITHER and not cls.keeps_id:
-            yield node_id, (cls, tuple(links(node.inputs)))
-
-
-def _member(
-    node: Node, cls: NodeClass, found: tuple[Link, ...], members: Mapping[str, Member], *, validated: bool, drop: bool
-) -> Member | None:
+def _member(node: Node, cls: NodeClass, members: Mapping[str, Member], *, validated: bool, drop: bool) -> Member | None:
     dropped = undeclared_keys(cls, node.inputs) if drop else ()
-    gone = {item.name for item in dropped} | {link.input for link in found}
-    given = {name: value for name, value in node.inputs.items() if name not in gone}
-    cast = {name: as_validated(cls.inputs.get(name), value) for name, value in given.items()}
-    if any(is_link(value) for value in cast.values()):
+    given = node.inputs
+    if node.links or dropped:
+        gone = {link.input for link in node.links}.union(item.name for item in dropped)
+        given = {name: value for name, value in given.items() if name not in gone}
+    cast = as_validated(cls, given)
+    if cast is not given and any(is_link(value) for value in cast.values()):
         return None
     values = cast if validated else given
-    upstream = [(link, members[link.source]) for link in found]
+    upstream = [(link, members[link.source]) for link in node.links]
+    changed = [node.raw["is_changed"]] if "is_changed" in node.raw else []
     try:
-        key = stable_key(cls.name, telling_values(cls, cast), [(link, source.key) for link, source in upstream])
-        given_change = [node.raw["is_changed"]] if "is_changed" in node.raw else []
-        exact = signature(cls.name, values, [(link, source.signature) for link, source in upstream], given_change)
+        telling = telling_values(cls, cast)
+        key = stable_key(cls.name, telling, [(link, source.key) for link, source in upstream])
+        rest = {name: value for name, value in values.items() if telling.get(name, _NOTHING) is not value}
+        exact = signature(key, rest, [(link, source.signature) for link, source in upstream], changed)
     except RecursionError:
         return None
     anchored = cls.role is Role.LOADER or any(source.anchored for _, source in upstream)
-    return Member(node, cls, found, key, exact, values, dropped, anchored)
+    return Member(node, cls, key, exact, values, dropped, anchored)
 
 
 def _behind_loaders(members: dict[str, Member]) -> dict[str, Member]:
@@ -151,63 +156,53 @@ def _behind_loaders(members: dict[str, Member]) -> dict[str, Member]:
     for node_id in reversed(members):
         if members[node_id].anchored or node_id in kept:
             kept.add(node_id)
-            kept.update(link.source for link in members[node_id].links)
+            kept.update(link.source for link in members[node_id].node.links)
     return {node_id: member for node_id, member in members.items() if node_id in kept}
 
 
-def chains_of(members: Mapping[str, Member], ids: Mapping[str, str], executed: frozenset[str]) -> tuple[Chain, ...]:
-    """Give the chains among the chain nodes that run: one for each last node, of equal ones up to numbers the first.
+def chains_of(
+    members: Mapping[str, Member],
+    ids: Mapping[str, str],
+    records: Mapping[str, dict[str, Any]],
+    refs: Mapping[str, ModelRef],
+) -> tuple[Chain, ...]:
+    """Give the chains among chain nodes that run: one for each last node, of equal ones up to numbers the first.
 
-    `ids` maps the client's ids to stable ones; a chain with a node that has none is left out.
+    `ids` maps the client's ids to stable ones, `records` these to nodes; a chain with a node that has no stable id is
+    left out. `refs` are the components that nodes bring in, by the client's ids.
     """
-    running = {node_id: member for node_id, member in members.items() if node_id in executed}
-    inner = {link.source for member in running.values() for link in member.links}
-    records: dict[str, dict[str, Any]] = {}
-    tips: dict[str, str] = {}
+    inner = {link.source for member in members.values() for link in member.node.links}
     order = {node_id: place for place, node_id in enumerate(members)}
-    for node_id, member in running.items():
+    tips: dict[str, str] = {}
+    for node_id, member in members.items():
         if node_id not in inner and member.anchored and member.cls.pinnable:
             other = tips.get(member.key)
             if other is None or ids.get(node_id, "~") < ids.get(other, "~"):
                 tips[member.key] = node_id
-    return tuple(
-        chain for key, tip in tips.items() if (chain := _chain(key, tip, members, ids, records, order)) is not None
-    )
+    chains = []
+    for key, tip in tips.items():
+        parts = sorted(_with_upstream(tip, members), key=order.__getitem__)
+        if all(node_id in ids for node_id in parts):
+            nodes = {ids[node_id]: records[ids[node_id]] for node_id in parts}
+            models = frozenset(refs[node_id] for node_id in parts if node_id in refs)
+            chains.append(Chain(key, members[tip].signature, nodes, models))
+    return tuple(chains)
 
 
-def _chain(
-    key: str,
-    tip: str,
-    members: Mapping[str, Member],
-    ids: Mapping[str, str],
-    records: dict[str, dict[str, Any]],
-    order: Mapping[str, int],
-) -> Chain | None:
+def _with_upstream(tip: str, members: Mapping[str, Member]) -> set[str]:
     parts = {tip}
     stack = [tip]
     while stack:
-        for link in members[stack.pop()].links:
+        for link in members[stack.pop()].node.links:
             if link.source not in parts:
                 parts.add(link.source)
                 stack.append(link.source)
-    if not parts <= ids.keys():
-        return None
-    ordered = sorted(parts, key=order.__getitem__)
-    for node_id in ordered:
-        if node_id not in records:
-            records[node_id] = record(members[node_id], ids)
-    refs = (model_ref(members[node_id].cls, members[node_id].values) for node_id in ordered)
-    return Chain(
-        key,
-        members[tip].signature,
-        {ids[node_id]: records[node_id] for node_id in ordered},
-        frozenset(ref for ref in refs if ref is not None),
-    )
+    return parts
 
 
 def record(member: Member, ids: Mapping[str, str]) -> dict[str, Any]:
     """Make the node as a pin carries it: values as the executed node had them, links to stable ids."""
-    links_of = {link.input: [ids.get(link.source, link.source), link.slot] for link in member.links}
+    links_of = {link.input: [ids.get(link.source, link.source), link.slot] for link in member.node.links}
     inputs = {
         name: links_of[name] if name in links_of else member.values[name]
         for name in member.node.inputs
@@ -228,7 +223,7 @@ def model_ref(cls: NodeClass, inputs: Mapping[str, Any]) -> ModelRef | None:
             files.append(value)
     for name, value in inputs.items():
         if name not in cls.inputs:
-            files.extend(_files_in(value))
+            files.extend(_files_in(value, _NESTING))
     if not files and cls.role is not Role.LOADER:
         return None
     return ModelRef(cls.name, tuple(files) or tuple(_names(cls, inputs)))
@@ -239,15 +234,15 @@ def _names(cls: NodeClass, inputs: Mapping[str, Any]) -> Iterable[str]:
     return (value for value in telling_values(cls, inputs).values() if isinstance(value, str) and not is_link(value))
 
 
-def _files_in(value: Any) -> Iterable[str]:
+def _files_in(value: Any, levels: int) -> Iterator[str]:
     """Find file names in undeclared values; `{"on": false, …}` is how a switched-off LoRA is written there."""
     if isinstance(value, str):
         if MODEL_FILE.search(value):
             yield value
-    elif isinstance(value, dict):
+    elif levels and isinstance(value, dict):
         if value.get("on") is not False:
             for item in value.values():
-                yield from _files_in(item)
-    elif isinstance(value, list) and not is_link(value):
+                yield from _files_in(item, levels - 1)
+    elif levels and isinstance(value, list) and not is_link(value):
         for item in value:
-            yield from _files_in(item)
+            yield from _files_in(item, levels - 1)

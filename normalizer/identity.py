@@ -13,10 +13,11 @@ change, or every cached model is loaded once more.
 import json
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from hashlib import blake2b
 from typing import Any
 
-from normalizer.inputs import Form, InputSpec
+from normalizer.inputs import Form
 from normalizer.schema import NodeClass
 from normalizer.workflow import Link
 
@@ -40,37 +41,57 @@ def with_ordinal(key: str, ordinal: int) -> str:
     return f"{key[:-2]}{ordinal:02d}"
 
 
-def stable_key(class_type: str, values: Mapping[str, Any], upstream: Iterable[tuple[Link, str]]) -> str:
+def stable_key(class_type: str, telling: Mapping[str, Any], upstream: Iterable[tuple[Link, str]]) -> str:
     """Make the id, with ordinal 0, of a node from its telling inputs and the keys of the nodes it is linked to."""
-    links = sorted([link.input, key, link.slot] for link, key in upstream)
-    number = int.from_bytes(_digest([class_type, values, links]), "big") % 10**HASH_DIGITS
-    return f"{PREFIX}{number:0{HASH_DIGITS}d}00"
+    digest = _digest(f"{_quote(class_type)}|{_text(telling)}|{_ends(upstream)}").digest()
+    return f"{PREFIX}{int.from_bytes(digest, 'big') % 10**HASH_DIGITS:0{HASH_DIGITS}d}00"
 
 
-def signature(
-    class_type: str, values: Mapping[str, Any], upstream: Iterable[tuple[Link, str]], changed: list[Any]
-) -> str:
+def signature(key: str, rest: Mapping[str, Any], upstream: Iterable[tuple[Link, str]], changed: list[Any]) -> str:
     """Make a name for what ComfyUI keys a node's outputs by: class, inputs, all that upstream, `is_changed` if given.
 
-    Equal signatures have equal keys in ComfyUI. (The reverse does not hold: to ComfyUI 1, 1.0 and true are the same.)
+    The key stands for the class and the inputs that went into it, `rest` are the others. Equal signatures have equal
+    keys in ComfyUI. (The reverse does not hold: to ComfyUI 1, 1.0 and true are the same.)
     """
-    links = sorted([link.input, key, link.slot] for link, key in upstream)
-    return _digest([class_type, values, links, changed]).hex()
+    return _digest(f"{key}|{_text(rest)}|{_ends(upstream)}|{_encode(changed) if changed else ''}").hexdigest()
 
 
-def _digest(payload: list[Any]) -> bytes:
-    text = json.dumps(payload, sort_keys=True, separators=(",", ":"))
-    return blake2b(text.encode("ascii"), digest_size=16).digest()
+_quote = json.encoder.encode_basestring_ascii
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+_PLAIN = frozenset({int, float, bool})
+
+
+def _text(values: Mapping[str, Any]) -> str:
+    """Write values down unambiguously, in one order."""
+    return ",".join([f"{_quote(name)}:{_literal(value)}" for name, value in sorted(values.items())])
+
+
+def _literal(value: Any) -> str:
+    """Write one value down; by hand where that is enough, since it is done for every input of every chain node."""
+    kind = type(value)
+    if kind is str:
+        return _quote(value)
+    return repr(value) if kind in _PLAIN else _encode(value)
+
+
+def _ends(upstream: Iterable[tuple[Link, str]]) -> str:
+    return ",".join(sorted([f"{_quote(link.input)}:{key}.{link.slot}" for link, key in upstream]))
+
+
+def _digest(text: str) -> blake2b:
+    return blake2b(text.encode("ascii"), digest_size=16)
 
 
 def telling_values(cls: NodeClass, values: Mapping[str, Any]) -> dict[str, Any]:
     """Pick the inputs that tell one model from another: choices, names, and the texts in what is not declared."""
     telling = {}
+    inputs = cls.inputs
     for name, value in values.items():
-        spec = cls.inputs.get(name)
-        if spec is not None and spec.form in (Form.CHOICE, Form.TEXT):
+        spec = inputs.get(name)
+        form = Form.LINK if spec is None else spec.form
+        if form is Form.CHOICE or form is Form.TEXT:
             telling[name] = value
-        elif spec is None or spec.form is Form.LINK:
+        elif form is Form.LINK:
             texts = _texts(value)
             if texts is not None:
                 telling[name] = texts
@@ -90,23 +111,22 @@ def _texts(value: Any) -> Any:
     return None
 
 
-def as_validated(spec: InputSpec | None, value: Any) -> Any:
-    """Give a value as ComfyUI's validation leaves it in the prompt; unchanged where the cast would fail.
+def as_validated(cls: NodeClass, values: dict[str, Any]) -> dict[str, Any]:
+    """Give a node's values as ComfyUI's validation leaves them in the prompt; unchanged where a cast would fail.
 
-    Source: ComfyUI `execution.py` (`validate_inputs`): `{"__value__": x}` becomes x, and a declared INT, FLOAT, STRING
-    or BOOLEAN goes through Python's own constructor. Lists are links to it, and left alone.
+    Source: ComfyUI `execution.py` (`validate_inputs`): of the declared inputs, `{"__value__": x}` becomes x, and an
+    INT, FLOAT, STRING or BOOLEAN goes through Python's own constructor. Lists are links to it, and left alone.
     """
-    if spec is None or isinstance(value, list):
-        return value
-    if isinstance(value, dict) and "__value__" in value:
-        value = value["__value__"]
-    cast = _CASTS.get(spec.type)
-    if cast is None:
-        return value
-    try:
-        return cast(value)
-    except (TypeError, ValueError, OverflowError):
-        return value
-
-
-_CASTS: Mapping[str, Any] = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}
+    changed = {}
+    casts = cls.casts
+    for name, value in values.items():
+        given = value
+        if type(value) is dict and "__value__" in value and name in cls.inputs:
+            given = value["__value__"]
+        cast = casts.get(name)
+        if cast is not None and type(given) is not cast and type(value) is not list:
+            with suppress(TypeError, ValueError, OverflowError):
+                given = cast(given)
+        if given is not value:
+            changed[name] = given
+    return {**values, **changed} if changed else values

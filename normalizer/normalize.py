@@ -8,15 +8,16 @@ passes unchanged.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from normalizer.chains import Chain, Member, chains_of, find_members, model_ref, reach, record
 from normalizer.identity import ORDINALS, PREFIX, with_ordinal
 from normalizer.models import ModelRef, ModelSet
 from normalizer.restore import WayBack
-from normalizer.rules import STABLE_ID, UNDECLARED_KEYS, DroppedKey
+from normalizer.rules import PIN, STABLE_ID, UNDECLARED_KEYS, DroppedKey
 from normalizer.schema import Role, Schema
-from normalizer.workflow import LINK_LENGTH, Node, is_link, read_nodes
+from normalizer.workflow import Node, read_graph
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +41,14 @@ class Normalized:
 
     prompt: dict[str, Any]
     way_back: WayBack
-    changes: tuple[Change, ...]
     chains: tuple[Chain, ...]
     models: ModelSet
     own: Mapping[str, dict[str, Any]] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def changes(self) -> tuple[Change, ...]:
+        """All that was changed: renamed nodes, then dropped keys, then pins."""
+        return (*_renamed(self.way_back), *_dropped(self.way_back), *_pinned(self.way_back, self.prompt))
 
 
 def normalize(prompt: Mapping[str, Any], schema: Schema) -> Normalized:
@@ -52,53 +57,39 @@ def normalize(prompt: Mapping[str, Any], schema: Schema) -> Normalized:
     Raises:
         MalformedPrompt: if the prompt is no object.
     """
-    nodes = read_nodes(prompt)
+    graph = read_graph(prompt)
+    nodes = graph.nodes
     reached = reach(nodes, schema)
-    rename = not any(_may_look_ids_up(node, schema) for node in nodes.values())
+    rename = not any(_may_look_ids_up(name, schema) for name in {node.class_type for node in nodes.values()})
     members = find_members(nodes, schema, reached.validated, drop=rename)
     if rename:
-        ids = _assign(members, prompt, kept=_oddly_linked(nodes, members))
+        ids = _assign(members, prompt, kept=graph.odd)
         sent = {node_id: new for node_id, new in ids.items() if new != node_id}
         offered = ids
     else:
         ids, sent = _assign(members, {}, kept=frozenset()), {}
         offered = {node_id: new for node_id, new in ids.items() if "UNIQUE_ID" not in members[node_id].cls.hidden}
     dropped = {node_id: member.dropped for node_id, member in members.items() if member.dropped}
+    own = {ids[node_id]: record(member, ids) for node_id, member in members.items() if node_id in ids}
+    refs = _model_refs(nodes, schema, members, reached.executed)
+    running = {node_id: member for node_id, member in members.items() if node_id in reached.executed}
     return Normalized(
         prompt=_rewritten(prompt, nodes, sent, dropped),
         way_back=WayBack(ids={new: node_id for node_id, new in sent.items()}, dropped=dropped),
-        changes=tuple(_changes(sent, dropped)),
-        chains=chains_of(members, offered, reached.executed),
-        models=frozenset(_models(nodes, schema, members, reached.executed)),
-        own={ids[node_id]: record(member, ids) for node_id, member in members.items() if node_id in ids},
+        chains=chains_of(running, offered, own, refs),
+        models=frozenset(refs.values()),
+        own=own,
     )
 
 
-def _may_look_ids_up(node: Node, schema: Schema) -> bool:
-    """Whether a node may find others by id: a custom class that reads the prompt, or one of which nothing is known."""
-    cls = schema.get(node.class_type)
+def _may_look_ids_up(class_type: str, schema: Schema) -> bool:
+    """Whether nodes may find others by id: a custom class that reads the prompt, or one of which nothing is known."""
+    cls = schema.classes.get(class_type)
     return cls is None or cls.looks_ids_up
 
 
-def _oddly_linked(nodes: Mapping[str, Node], members: Mapping[str, Member]) -> frozenset[str]:
-    """Find chain nodes that are named where ComfyUI sees no link, yet its validation looks the node up (`["4", "0"]`).
-
-    They keep their ids, so that the client reads about the bad link what it would have read without us.
-    """
-    return frozenset(
-        value[0]
-        for node in nodes.values()
-        for value in node.inputs.values()
-        if type(value) is list
-        and len(value) == LINK_LENGTH
-        and isinstance(value[0], str)
-        and value[0] in members
-        and not is_link(value)
-    )
-
-
 def _assign(members: Mapping[str, Member], prompt: Mapping[str, Any], *, kept: frozenset[str]) -> dict[str, str]:
-    """Give each chain node its stable id, except `kept`; no id is given that another node of the prompt keeps.
+    """Give each chain node its stable id, except those in `kept`; no id is given that another node of the prompt keeps.
 
     Equal nodes are numbered by their exact signature, then by their place in the prompt, so that neither renaming nor
     (for nodes that differ at all) reordering the client's graph changes an id.
@@ -117,7 +108,7 @@ def _assign(members: Mapping[str, Member], prompt: Mapping[str, Any], *, kept: f
     for key, group in groups.items():
         free = (new for ordinal in range(ORDINALS) if (new := with_ordinal(key, ordinal)) not in taken)
         if len(group) > 1:
-            group.sort(key=lambda member: (member.signature, member.node.index))
+            group.sort(key=lambda member: (member.signature, member.node.place))
         ids.update((member.node.id, new) for member, new in zip(group, free, strict=False))
     return ids
 
@@ -135,45 +126,45 @@ def _rewritten(
     """Make the prompt that is sent on: nodes and inputs in the client's order, ids and links changed, keys dropped."""
     result: dict[str, Any] = {}
     for node_id, raw in prompt.items():
-        node = nodes.get(node_id)
-        inputs = None if node is None else _rewritten_inputs(node.inputs, sent, dropped.get(node_id, ()))
-        result[sent.get(node_id, node_id)] = raw if inputs is None else {**raw, "inputs": inputs}
+        made = raw
+        if node_id in nodes:
+            node = nodes[node_id]
+            changed = {link.input: [sent[link.source], link.slot] for link in node.links if link.source in sent}
+            if changed or node_id in dropped:
+                inputs = {**node.inputs, **changed}
+                for item in dropped.get(node_id, ()):
+                    del inputs[item.name]
+                made = {**raw, "inputs": inputs}
+        result[sent.get(node_id, node_id)] = made
     return result
 
 
-def _rewritten_inputs(
-    inputs: dict[str, Any], sent: Mapping[str, str], dropped: tuple[DroppedKey, ...]
-) -> dict[str, Any] | None:
-    """Give the inputs with links to the new ids and without what is dropped, or None if nothing changes."""
-    changed: dict[str, Any] = {}
-    for name, value in inputs.items():
-        if type(value) is list and is_link(value) and value[0] in sent:
-            changed[name] = [sent[value[0]], value[1]]
-    if not changed and not dropped:
-        return None
-    result = {**inputs, **changed}
-    for item in dropped:
-        del result[item.name]
-    return result
+def _model_refs(
+    nodes: Mapping[str, Node], schema: Schema, members: Mapping[str, Member], executed: frozenset[str]
+) -> dict[str, ModelRef]:
+    """Name what the nodes that run bring in, chain nodes or not."""
+    refs = {}
+    for node_id, node in nodes.items():
+        member = members.get(node_id)
+        cls = schema.classes.get(node.class_type) if member is None else member.cls
+        if cls is not None and cls.role is not Role.NEITHER and node_id in executed:
+            ref = model_ref(cls, node.inputs if member is None else member.values)
+            if ref is not None:
+                refs[node_id] = ref
+    return refs
 
 
-def _changes(sent: Mapping[str, str], dropped: Mapping[str, tuple[DroppedKey, ...]]) -> Iterator[Change]:
-    for node_id, new in sent.items():
+def _renamed(way_back: WayBack) -> Iterator[Change]:
+    for new, node_id in way_back.ids.items():
         yield Change(STABLE_ID.name, node_id, node_id, new, STABLE_ID.reason)
-    for node_id, items in dropped.items():
+
+
+def _dropped(way_back: WayBack) -> Iterator[Change]:
+    for node_id, items in way_back.dropped.items():
         before = {item.name: item.value for item in items}
         yield Change(UNDECLARED_KEYS.name, node_id, before, None, UNDECLARED_KEYS.reason)
 
 
-def _models(
-    nodes: Mapping[str, Node], schema: Schema, members: Mapping[str, Member], executed: frozenset[str]
-) -> Iterator[ModelRef]:
-    """Name what the nodes that run bring in, chain nodes or not."""
-    for node_id, node in nodes.items():
-        cls = schema.get(node.class_type)
-        if cls is None or cls.role is Role.NEITHER or node_id not in executed:
-            continue
-        member = members.get(node_id)
-        ref = model_ref(cls, node.inputs if member is None else member.values)
-        if ref is not None:
-            yield ref
+def _pinned(way_back: WayBack, prompt: Mapping[str, Any]) -> Iterator[Change]:
+    for node_id in way_back.pins:
+        yield Change(PIN.name, node_id, None, prompt[node_id], PIN.reason)

@@ -10,12 +10,19 @@ from dataclasses import replace
 from typing import Any
 
 from normalizer.chains import Chain
-from normalizer.normalize import Change, Normalized
-from normalizer.rules import PIN
+from normalizer.normalize import Normalized
 from normalizer.schema import Schema
 from normalizer.workflow import is_link
 
-METADATA_SCANNERS: frozenset[str] = frozenset()
+METADATA_SCANNERS = frozenset(
+    {
+        "MetaHubSaveNode",  # ImageMetaHub-ComfyUI-Save: lists the LoRAs of every node in the prompt
+        "SaveImageWithMetaData",  # ComfyUI-SaveImageWithMetaData and its forks: hash the file of every loader
+        "SaveImageWithMetadata",  # the same name in several packs, which read models off the prompt
+        "SaveImgAdv",  # ultools-comfyui: takes the first checkpoint and every LoRA in the prompt
+    }
+)
+"""Classes that read PROMPT to write down "the" checkpoint or all LoRAs: with pins they would name models of others."""
 
 
 def carry(normalized: Normalized, chains: Sequence[Chain], schema: Schema) -> Normalized:
@@ -35,13 +42,8 @@ def carry(normalized: Normalized, chains: Sequence[Chain], schema: Schema) -> No
             pins.append(node_id)
     if not pins:
         return normalized
-    changes = (Change(PIN.name, node_id, None, prompt[node_id], PIN.reason) for node_id in pins)
-    return replace(
-        normalized,
-        prompt=prompt,
-        way_back=replace(normalized.way_back, pins=(*normalized.way_back.pins, *pins)),
-        changes=(*normalized.changes, *changes),
-    )
+    way_back = replace(normalized.way_back, pins=(*normalized.way_back.pins, *pins))
+    return replace(normalized, prompt=prompt, way_back=way_back)
 
 
 def _scans(node: Any) -> bool:

@@ -118,9 +118,13 @@ class WayBack:
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, list):
-            return [self.value(item) for item in value if not self.is_pin(item)]
-        if isinstance(value, Mapping):
-            return {self.text(key): self._entry(key, item) for key, item in value.items() if not self.is_pin(key)}
+            items = []
+            for item in value:  # no comprehension: it would cost a second frame per level of nesting
+                if not self.is_pin(item):
+                    items.append(self.value(item))  # noqa: PERF401 -- as above
+            return items
+        if isinstance(value, dict):
+            return self._object(value)
         if isinstance(value, int) and value >= _LEAST_ID:
             return self._number_id(value)
         return value
@@ -176,7 +180,10 @@ class WayBack:
         """Restore one job of `/api/jobs`, of the list or alone. Source: ComfyUI `comfy_execution/jobs.py`."""
         if not isinstance(job, Mapping):
             return job
-        restored = {key: self._job_entry(key, item) for key, item in job.items()}
+        restored = self.value({key: item for key, item in job.items() if key != "workflow"})
+        if isinstance(workflow := job.get("workflow"), Mapping):
+            parts = {"prompt": self.prompt, "extra_data": self.extra_data}
+            restored["workflow"] = {key: parts.get(key, self.value)(item) for key, item in workflow.items()}
         if "priority" in restored and self.number is not None:
             restored["priority"] = self.number
         if "id" in restored and self.prompt_id is not None:
@@ -215,12 +222,16 @@ class WayBack:
     def _pins(self) -> frozenset[str]:
         return frozenset(self.pins)
 
-    def _entry(self, key: str, value: Any) -> Any:
-        if key in _LEFT_ALONE:
-            return value
-        if key == "prompt_id" and self.prompt_id is not None and isinstance(value, str):
-            return self.prompt_id
-        return self.value(value)
+    def _object(self, value: dict[str, Any]) -> dict[str, Any]:
+        entries = {}
+        for key, item in value.items():
+            if key in _LEFT_ALONE:
+                entries[key] = item
+            elif key == "prompt_id" and self.prompt_id is not None and isinstance(item, str):
+                entries[key] = self.prompt_id
+            elif not self.is_pin(key):
+                entries[self.text(key)] = self.value(item)
+        return entries
 
     def _number_id(self, value: int) -> Any:
         """Restore an id that a custom node sent as a number (`int(unique_id)`)."""
@@ -228,12 +239,6 @@ class WayBack:
         if node_id is None:
             return value
         return int(node_id) if node_id.isdecimal() else node_id
-
-    def _job_entry(self, key: str, value: Any) -> Any:
-        if key != "workflow" or not isinstance(value, Mapping):
-            return self._entry(key, value)
-        parts = {"prompt": self.prompt, "extra_data": self.extra_data}
-        return {name: parts[name](item) if name in parts else item for name, item in value.items()}
 
     def _node(self, node: Any, dropped: Iterable[DroppedKey]) -> Any:
         inputs = node.get("inputs") if isinstance(node, Mapping) else None

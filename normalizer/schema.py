@@ -14,6 +14,11 @@ from typing import Any
 from normalizer.inputs import Form, InputSpec, read_inputs
 from normalizer.kinds import MEDIA_TYPES, Kind, kind_of
 
+Cast = type[int] | type[float] | type[str] | type[bool]
+
+CASTS: Mapping[str, Cast] = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}
+"""What ComfyUI's validation puts a value of such a type through (`execution.py`, `validate_inputs`)."""
+
 READS_GRAPH = frozenset({"PROMPT", "DYNPROMPT"})
 """Hidden inputs through which a node sees the ids of all others."""
 
@@ -30,15 +35,18 @@ class Role(StrEnum):
 class NodeClass:
     """One node class, as far as it matters for finding, naming and pinning loader chains.
 
-    `core` means that ComfyUI itself ships it; `hidden` holds the kinds of hidden inputs (`UNIQUE_ID`, `PROMPT`, …);
-    `inputs` the declared ones by name, in order, with those of dynamic inputs; `declared` every name that is handed to
-    the node's function.
+    `core`: ComfyUI itself ships it. `hidden`: the kinds of its hidden inputs (`UNIQUE_ID`, `PROMPT`, …). `inputs`: the
+    declared ones by name, in order, with those of dynamic inputs. `declared`: every name that its function is handed.
+    `casts`: what validation casts inputs to, by name. `looks_ids_up`: its nodes may find others by id, so no id in the
+    same prompt may change. `keeps_id`: its nodes know their own id and something that it points into, so it may not
+    change. `pinnable`: a node of it does nothing when it is wired to nothing.
     """
 
     name: str
     role: Role
     reason: str
     module: str
+    core: bool
     output_node: bool
     intermediate_output: bool
     api_node: bool
@@ -46,26 +54,10 @@ class NodeClass:
     outputs: tuple[str, ...]
     inputs: Mapping[str, InputSpec]
     declared: frozenset[str]
-
-    @property
-    def core(self) -> bool:
-        """Whether ComfyUI itself ships this class."""
-        return self.module == "nodes" or self.module.startswith(("comfy_extras.", "comfy_api_nodes."))
-
-    @property
-    def looks_ids_up(self) -> bool:
-        """Whether its nodes may find other nodes by id: then no id in the same prompt may change."""
-        return not self.core and bool(self.hidden & READS_GRAPH)
-
-    @property
-    def keeps_id(self) -> bool:
-        """Whether its nodes know their own id and something that it points into: then it may not change."""
-        return "UNIQUE_ID" in self.hidden and bool(self.hidden & (READS_GRAPH | {"EXTRA_PNGINFO"}))
-
-    @property
-    def pinnable(self) -> bool:
-        """Whether a node of this class does nothing when it is wired to nothing."""
-        return not (self.output_node or self.intermediate_output or self.api_node)
+    casts: Mapping[str, Cast]
+    looks_ids_up: bool
+    keeps_id: bool
+    pinnable: bool
 
 
 @dataclass(frozen=True)
@@ -131,21 +123,31 @@ def _draft(name: str, entry: Mapping[str, Any]) -> NodeClass:
     """Read one class; its role is not known before all classes are read."""
     sections = entry.get("input")
     inputs = {spec.name: spec for spec in read_inputs(sections)}
-    hidden = sections.get("hidden") if isinstance(sections, Mapping) else None
-    hidden = hidden if isinstance(hidden, Mapping) else {}
+    entries = sections.get("hidden") if isinstance(sections, Mapping) else None
+    entries = entries if isinstance(entries, Mapping) else {}
+    hidden = frozenset(_hidden_kinds(entries.values()))
     outputs = entry.get("output")
+    module = str(entry.get("python_module", ""))
+    core = module == "nodes" or module.startswith(("comfy_extras.", "comfy_api_nodes."))
+    shows = bool(entry.get("output_node")), bool(entry.get("has_intermediate_output"))
+    api_node = bool(entry.get("api_node")) or module.startswith("comfy_api_nodes.")
     return NodeClass(
         name=name,
         role=Role.NEITHER,
         reason="",
-        module=str(entry.get("python_module", "")),
-        output_node=bool(entry.get("output_node")),
-        intermediate_output=bool(entry.get("has_intermediate_output")),
-        api_node=bool(entry.get("api_node")) or str(entry.get("python_module")).startswith("comfy_api_nodes"),
-        hidden=frozenset(_hidden_kinds(hidden.values())),
+        module=module,
+        core=core,
+        output_node=shows[0],
+        intermediate_output=shows[1],
+        api_node=api_node,
+        hidden=hidden,
         outputs=tuple(item if isinstance(item, str) else "COMBO" for item in outputs or ()),
         inputs=inputs,
-        declared=frozenset(inputs) | frozenset(hidden),
+        declared=frozenset(inputs) | frozenset(entries),
+        casts={spec.name: CASTS[spec.type] for spec in inputs.values() if spec.type in CASTS},
+        looks_ids_up=not core and bool(hidden & READS_GRAPH),
+        keeps_id="UNIQUE_ID" in hidden and bool(hidden & (READS_GRAPH | {"EXTRA_PNGINFO"})),
+        pinnable=not (any(shows) or api_node),
     )
 
 

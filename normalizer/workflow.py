@@ -5,26 +5,16 @@ What ComfyUI takes for a link decides which values are ids and which are not, so
 node or a link is left alone.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from normalizer.errors import MalformedPrompt
 
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """One node that looks as it should: a class by name and inputs by name. `index` is its place in the prompt."""
-
-    id: str
-    index: int
-    class_type: str
-    inputs: dict[str, Any]
-    raw: Mapping[str, Any]
+LINK_LENGTH = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
+class Link(NamedTuple):
     """One input that comes from another node; `source` need not exist."""
 
     input: str
@@ -32,7 +22,27 @@ class Link:
     slot: int | float
 
 
-LINK_LENGTH = 2
+class Node(NamedTuple):
+    """One node that looks as it should: a class by name and inputs by name. `place` counts the nodes of the prompt."""
+
+    id: str
+    place: int
+    class_type: str
+    inputs: dict[str, Any]
+    raw: Mapping[str, Any]
+    links: tuple[Link, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """The nodes of a prompt by id, without what does not look like one.
+
+    `odd` are ids that stand where ComfyUI sees no link, yet its validation looks the node up: `["4", "0"]`, and
+    `{"__value__": ["4", 0]}`, which validation turns into a link after all.
+    """
+
+    nodes: dict[str, Node]
+    odd: frozenset[str]
 
 
 def is_link(value: Any) -> bool:
@@ -45,15 +55,8 @@ def is_link(value: Any) -> bool:
     )
 
 
-def links(inputs: Mapping[str, Any]) -> Iterator[Link]:
-    """Yield the links among a node's inputs, declared or not, in order."""
-    for name, value in inputs.items():
-        if type(value) is list and is_link(value):
-            yield Link(name, value[0], value[1])
-
-
-def read_nodes(prompt: Any) -> dict[str, Node]:
-    """Give the nodes of a prompt by id, leaving out what does not look like one.
+def read_graph(prompt: Any) -> Graph:
+    """Read a prompt.
 
     Raises:
         MalformedPrompt: if the prompt is no object.
@@ -61,9 +64,30 @@ def read_nodes(prompt: Any) -> dict[str, Node]:
     if not isinstance(prompt, Mapping):
         raise MalformedPrompt(f"a prompt is an object of nodes, not {type(prompt).__name__}")
     nodes = {}
-    for index, (node_id, raw) in enumerate(prompt.items()):
+    odd: set[str] = set()
+    for place, (node_id, raw) in enumerate(prompt.items()):
         if isinstance(raw, dict):
             class_type, inputs = raw.get("class_type"), raw.get("inputs")
             if isinstance(class_type, str) and isinstance(inputs, dict):
-                nodes[node_id] = Node(node_id, index, class_type, inputs, raw)
-    return nodes
+                nodes[node_id] = Node(node_id, place, class_type, inputs, raw, _links(inputs, odd))
+    return Graph(nodes, frozenset(odd))
+
+
+def _links(inputs: dict[str, Any], odd: set[str]) -> tuple[Link, ...]:
+    """Give the links among a node's inputs, declared or not, in order; add the odd ones to `odd`."""
+    found = []
+    for name, value in inputs.items():
+        kind = type(value)
+        if kind is list:
+            if is_link(value):
+                found.append(Link(name, value[0], value[1]))
+            else:
+                _add_odd(value, odd)
+        elif kind is dict and "__value__" in value:
+            _add_odd(value["__value__"], odd)
+    return tuple(found)
+
+
+def _add_odd(value: Any, odd: set[str]) -> None:
+    if isinstance(value, list) and len(value) == LINK_LENGTH and isinstance(value[0], str):
+        odd.add(value[0])
