@@ -39,7 +39,7 @@ def access_rules(cors_origin: Callable[[], str | None], passed_on: Callable[[web
             )
             return web.Response(status=403)
         response = await handler(request)
-        if allowed_origin is not None and not response.prepared:
+        if allowed_origin is not None:
             response.headers.update(cors_headers(allowed_origin))
         return response
 

@@ -21,15 +21,16 @@ carry it out later, and its end would make the next socket deaf. Who waits for i
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from proxy.errors import ShuttingDown, UpstreamUnreachable
-from proxy.upstream.attachment import Attachment, CallLater, Delivery, Observer, Timer
+from proxy.upstream.attachment import Attachment, CallLater, Delivery, Observer
 from proxy.upstream.backoff import Backoff
 from proxy.upstream.dial import Knock, RefusedError, answer_headers
+from proxy.upstream.hold import Hold
 from proxy.wire.frames import Frame, parse_text
 from proxy.wire.headers import HeaderList
 
@@ -70,21 +71,6 @@ class _Link:
     lost: bool = False
 
 
-@dataclass
-class _Hold:
-    """Prompts that are outstanding, and who waits for the socket to be ready for them."""
-
-    knock: Knock
-    count: int = 0
-    lingering: Timer | None = None
-    waiting: list[asyncio.Future[bool]] = field(default_factory=list)
-
-    def answer(self, *, ready: bool) -> None:
-        waiting, self.waiting = self.waiting, []
-        for future in waiting:
-            _answer(future, yes=ready)
-
-
 class Bridge:
     """The owner of one client id's upstream socket."""
 
@@ -103,7 +89,7 @@ class Bridge:
         self._on_link = on_link
         self._attachments: list[Attachment] = []
         self._listener: Attachment | None = None
-        self._hold = _Hold(knock)
+        self._hold = Hold(knock, around.call_later, self.wake)
         self._link: _Link | None = None
         self._wake = asyncio.Event()
         self._stopped = False
@@ -134,33 +120,18 @@ class Bridge:
 
     def hold(self, knock: Knock) -> asyncio.Future[bool]:
         """A prompt is outstanding: keep or open a socket. The result tells whether events will be seen on it."""
-        hold = self._hold
-        hold.count += 1
+        self._hold.take()
         if not self._permanent:
-            hold.knock = knock
-        if hold.lingering is not None:
-            hold.lingering.cancel()
-            hold.lingering = None
-        ready: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+            self._hold.knock = knock
+        ready = self._hold.wait(self._around.patience)
         if self._link is not None and self._link.greeted and not self._link.lost:
-            ready.set_result(True)
-            return ready
-        hold.waiting.append(ready)
-        timer = self._around.call_later(self._around.patience, lambda: _answer(ready, yes=False))
-        ready.add_done_callback(lambda _: timer.cancel())
+            self._hold.answer(ready=True)
         self._wake.set()
         return ready
 
     def release(self) -> None:
         """A prompt has come to its end. The last one's socket stays for `linger` seconds."""
-        hold = self._hold
-        hold.count = max(0, hold.count - 1)
-        if hold.count == 0 and hold.lingering is None:
-            hold.lingering = self._around.call_later(self._around.linger, self._expire)
-
-    def _expire(self) -> None:
-        self._hold.lingering = None
-        self._wake.set()
+        self._hold.give(self._around.linger)
 
     def put(self, frame: Frame) -> None:
         """Give a frame to the client that listens, if one does."""
@@ -200,16 +171,14 @@ class Bridge:
                 if link.lost and self._needed():
                     await self._pause("closed it")
         finally:
-            self._hold.answer(ready=False)
-            if self._hold.lingering is not None:
-                self._hold.lingering.cancel()
+            self._hold.end()
             for attachment in self.attachments:
                 if not attachment.refuse(ShuttingDown()):
                     attachment.sink.close(_INTERNAL_ERROR, "the bridge to ComfyUI has ended")
             self._around.ended(self)
 
     def _needed(self) -> bool:
-        wanted = self._permanent or self._attachments or self._hold.count or self._hold.lingering is not None
+        wanted = self._permanent or self._attachments or self._hold.needed
         return bool(wanted) and not self._stopped
 
     def _candidate(self) -> Attachment | None:
@@ -367,8 +336,3 @@ async def _transmit(link: _Link, attachment: Attachment, frame: Frame) -> None:
         await link.connection.send(frame)
     except ConnectionClosed:
         log.debug("ComfyUI went away before a client's frame reached it")
-
-
-def _answer(future: asyncio.Future[bool], *, yes: bool) -> None:
-    if not future.done():
-        future.set_result(yes)

@@ -156,13 +156,13 @@ async def test_a_client_that_does_not_read_is_dropped_alone() -> None:
 
 
 async def test_closing_delivers_what_is_buffered_and_says_going_away() -> None:
-    async with place() as here, connect(here.url("a"), compression=None) as client:
+    words = [f"last words {number}" + "." * (1 << 18) for number in range(100)]  # more than the kernel buffers
+    async with place(1 << 26) as here, connect(here.url("a"), compression=None) as client:
         await text(client)
-        for number in range(100):
-            here.feed.deliver([Delivery(f"last words {number}", "a")])
+        here.feed.deliver([Delivery(word, "a") for word in words])
         closing = asyncio.ensure_future(here.feed.close())
-        words, closed = await until_closed(client)
-        assert words == [f"last words {number}" for number in range(100)]
+        heard, closed = await until_closed(client)
+        assert heard == words
         assert closed.rcvd is not None
         assert closed.rcvd.code == 1001
         await closing

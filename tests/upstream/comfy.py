@@ -25,6 +25,9 @@ class Comfy:
         self.most_at_once: Counter[str] = Counter()
         self.judge: Callable[[web.Request], Awaitable[web.StreamResponse | None]] = _accept
         self.answer_headers: list[tuple[str, str]] = []
+        self.talks = asyncio.Event()
+        """While it is not set, new sockets get no `status`."""
+        self.talks.set()
         self._open: Counter[str] = Counter()
         self._runner: web.AppRunner | None = None
 
@@ -75,6 +78,7 @@ class Comfy:
         self._open[sid] += 1
         self.most_at_once[sid] = max(self.most_at_once[sid], self._open[sid])
         try:
+            await self.talks.wait()
             await self.send("status", {"status": {"exec_info": {"queue_remaining": 0}}, "sid": sid}, sid)
             first = True
             async for message in socket:

@@ -33,6 +33,32 @@ async def test_a_held_socket_is_handed_over_with_a_greeting() -> None:
         assert server.log == ["open a"]
 
 
+async def test_a_socket_that_comfyui_has_yet_to_greet_is_handed_over_without_another_greeting() -> None:
+    async with comfy() as server, feeding(server.url, start=False) as rig:
+        server.talks.clear()
+        ready = rig.feed.hold("a")
+        await until(lambda: server.log == ["open a"])
+        sink = await rig.come("a")
+        server.talks.set()
+        assert await ready
+        await server.send("news", {}, "a")
+        await rig.hears(sink, "news")
+        assert sink.kinds() == ["status", "news"]
+
+
+async def test_each_of_two_clients_that_come_together_has_its_own_greeting() -> None:
+    async with comfy() as server, feeding(server.url, start=False) as rig:
+        server.talks.clear()
+        first = await rig.come("a")
+        coming = asyncio.ensure_future(rig.come("a"))
+        await asyncio.sleep(0)
+        assert not coming.done()
+        server.talks.set()
+        second = await coming
+        assert first.kinds() == second.kinds() == ["status"]
+        await hears_events(server, rig, second, "a")
+
+
 async def test_a_client_after_one_that_has_spoken_gets_a_new_socket_and_never_two_at_a_time() -> None:
     async with comfy() as server, feeding(server.url, start=False) as rig:
         await rig.feed.hold("a")
@@ -84,6 +110,9 @@ async def test_what_a_replaced_client_says_is_not_taken_for_the_others_word() ->
         await rig.say(first, "late")
         await rig.say(second, "feature_flags")
         await rig.hears(second, "feature_flags")
+        rig.go(second)
+        await until(lambda: server.log.count("open a") == 2)
+        await hears_events(server, rig, first, "a")
         assert len(server.texts) == 1
 
 
@@ -123,6 +152,9 @@ async def test_a_socket_is_closed_some_time_after_its_last_prompt() -> None:
         rig.feed.release("a")
         rig.clock.advance(29)
         assert await rig.feed.hold("a")  # the next prompt comes in time
+        rig.feed.release("a")
+        rig.clock.advance(29)
+        assert await rig.feed.hold("a")
         rig.clock.advance(1000)
         rig.feed.release("a")
         rig.clock.advance(29)
