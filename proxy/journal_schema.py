@@ -175,9 +175,22 @@ def _make_private(path: Path) -> None:
 
 
 def _inspect(path: Path, known: int) -> None:
-    """Refuse what is damaged, foreign or too new, through a connection that cannot write."""
+    """Refuse what is damaged, foreign or too new, through a connection that cannot write.
+
+    A process that was killed while it made the file, before the write-ahead log was on, leaves changes that have to be
+    undone first, which such a connection cannot do either. Then the file is judged as it lies there.
+    """
     try:
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=BUSY_SECONDS)) as connection:
+        _judge(path, known, "mode=ro")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK:
+            raise
+        _judge(path, known, "mode=ro&immutable=1")
+
+
+def _judge(path: Path, known: int, how: str) -> None:
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?{how}", uri=True, timeout=BUSY_SECONDS)) as connection:
             (application,) = connection.execute("PRAGMA application_id").fetchone()
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()

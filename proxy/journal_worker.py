@@ -6,6 +6,7 @@ a burst of submissions costs a few commits, not one each, and a lone one does no
 """
 
 import asyncio
+import logging
 import queue
 import threading
 from collections.abc import Callable, Sequence
@@ -15,10 +16,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from proxy.journal_commit import Call, Committer, Kind, Settled
-from proxy.journal_errors import JournalClosed, JournalUnwritable
+from proxy.journal_errors import JournalClosed, JournalUnwritable, UnknownPrompt
 from proxy.journal_records import Sync
 from proxy.journal_schema import InstanceLock, open_database, prepare_folder
 from proxy.journal_store import Store
+
+log = logging.getLogger(__name__)
 
 GROUP_LIMIT: Final = 256
 """The most calls in one commit: bounds what the first of them waits for the others."""
@@ -162,7 +165,9 @@ class Worker:
             self._on_failure(broken)
         for one in settled:
             _settle(one.call.waiter, one.result, one.error)
-            if one.error is not None and one.call.kind is Kind.CHANGE:
+            if isinstance(one.error, UnknownPrompt):
+                log.info("a change came too late: %s", one.error)
+            elif one.error is not None and one.call.kind is Kind.CHANGE:
                 self._on_failure(one.error)
 
 

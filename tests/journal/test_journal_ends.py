@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from proxy.journal import Journal
-from proxy.journal_errors import JournalClosed, JournalDamaged, UnknownPrompt
+from proxy.journal_errors import JournalClosed, JournalDamaged, JournalRefused, UnknownPrompt
 from proxy.journal_records import Update
 from tests.journal.support import held_up, inside, record
 
@@ -70,11 +70,20 @@ async def test_a_close_that_is_cancelled_goes_on(path: Path) -> None:
 async def test_an_error_that_nobody_awaits_comes_to_light(journal: Journal) -> None:
     watching = asyncio.ensure_future(journal.watch())
     await journal.accept(record(1))
-    journal.update(Update(prompt_id="unknown", state="running"))
-    with pytest.raises(UnknownPrompt):
+    journal.update(Update(prompt_id="p1", attempts=2**63))
+    with pytest.raises(JournalRefused):
         await asyncio.wait_for(watching, 30)
-    with pytest.raises(UnknownPrompt):
+    with pytest.raises(JournalRefused):
         await journal.watch()
+
+
+async def test_late_news_of_a_deleted_prompt_are_no_failure(journal: Journal) -> None:
+    await journal.accept(record(1, finished=1.0))
+    await journal.delete(["p1"])
+    with pytest.raises(UnknownPrompt):
+        await journal.update(Update(prompt_id="p1", history=b"{}"))
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(journal.watch(), 0)
 
 
 async def test_refusals_are_told_to_who_asked_and_are_no_failure(journal: Journal) -> None:

@@ -5,6 +5,7 @@ import os
 import shutil
 import sqlite3
 import stat
+import struct
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -260,6 +261,23 @@ async def test_a_write_ahead_log_left_behind_is_read(journal: Journal, path: Pat
     shutil.copytree(path.parent, tmp_path / "left")  # as a killed process leaves it
     async with await Journal.open(tmp_path / "left" / "journal.db") as again:
         assert [one.prompt_id for one in (await again.load()).unfinished] == ["p2"]
+
+
+def test_a_kill_while_the_file_was_made_does_no_harm(path: Path) -> None:
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+    # The rollback journal of that very step, not yet deleted (sqlite.org/fileformat.html, "The Rollback Journal"):
+    # no pages to restore, and a database that had none before.
+    magic, records, nonce, pages, sector, page = bytes.fromhex("d9d505f920a163d7"), 0, 7, 0, 512, 4096
+    header = struct.pack(">8sIIIII", magic, records, nonce, pages, sector, page)
+    path.with_name("journal.db-journal").write_bytes(header.ljust(sector, b"\0"))
+    with (
+        closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as reader,
+        pytest.raises(sqlite3.OperationalError),
+    ):
+        reader.execute("PRAGMA application_id")
+    open_and_close(path)
 
 
 def test_a_later_version_migrates_and_keeps_everything(path: Path) -> None:

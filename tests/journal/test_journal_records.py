@@ -80,7 +80,7 @@ async def test_an_accepted_prompt_comes_back_whole(journal: Journal, path: Path)
     assert type(recovered.unfinished[0].number) is int
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(record=records)
 def test_any_record_comes_back_as_it_was(tmp_path_factory: pytest.TempPathFactory, record: Record) -> None:
     async def there_and_back() -> None:
