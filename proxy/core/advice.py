@@ -18,7 +18,7 @@ from proxy.core.budget import (
     make_budget,
     ram_reserve,
 )
-from proxy.core.flags import CLIENT_PROMPT_ID, GB, CacheMode, UpstreamFlags
+from proxy.core.flags import CLIENT_PROMPT_ID, GB, CacheMode, UpstreamFlags, first_threshold
 from proxy.core.groups import Group, Keep, unmatched_globs
 
 _CONTAINER_SHARE = 0.95
@@ -49,7 +49,7 @@ def advise(
         *_about_cache(flags),
         *_about_vram(flags, machine, files),
         *_about_version(flags),
-        *_about_thresholds(flags, machine, limits),
+        *_about_thresholds(flags, machine, limits, files),
         *_about_groups(flags, machine, limits, groups, files),
     )
 
@@ -89,26 +89,30 @@ def _about_version(flags: UpstreamFlags) -> Iterator[Advice]:
         )
 
 
-def _about_thresholds(flags: UpstreamFlags, machine: Machine, limits: Limits) -> Iterator[Advice]:
+def _about_thresholds(
+    flags: UpstreamFlags, machine: Machine, limits: Limits, files: Mapping[str, int]
+) -> Iterator[Advice]:
     if flags.cache is not CacheMode.RAM_PRESSURE or not machine.ram:
         return
     inactive = flags.thresholds(machine.host_ram).inactive
-    reserve = ram_reserve(machine, limits)
+    # ComfyUI drops old models only after it has loaded the new one, which must fit into what is kept free.
+    kept_free = max(ram_reserve(machine, limits), *files.values(), 0)
     hidden = machine.host_ram - machine.ram
-    fitting = -(-(hidden + reserve) // GB)
-    remedy = f"Start ComfyUI with --cache-ram {fitting} {fitting}"
+    active, fitting = (-(-(hidden + size) // GB) for size in (first_threshold(machine.ram), kept_free))
+    remedy = f"Start ComfyUI with --cache-ram {active} {fitting}"
     if machine.ram < machine.host_ram * _CONTAINER_SHARE:
-        if inactive < hidden + reserve:
+        if inactive < hidden + kept_free:
             yield Advice(
                 f"ComfyUI believes in {_gb(machine.host_ram)} of RAM but may use {_gb(machine.ram)}. It drops models "
                 f"only when less than {_gb(inactive)} of the host's RAM are available, and is killed before that.",
-                f"{remedy}: the {_gb(hidden)} that it may not use, and {_gb(reserve)} of reserve.",
+                f"{remedy}: the {_gb(hidden)} that it may not use, and {_gb(kept_free)} for the next model.",
             )
-    elif inactive >= machine.host_ram:
+    elif inactive >= machine.host_ram and kept_free < machine.ram // 2:
         yield Advice(
             f"ComfyUI drops what a prompt does not contain whenever less than {_gb(inactive)} of RAM are available, "
             f"which is always. Pins keep the models of the prompts that come through here; those of others go.",
-            f"{remedy} if prompts reach it by other ways too: then it keeps models until {_gb(reserve)} are left.",
+            f"{remedy} if prompts reach it by other ways too: then it keeps models until {_gb(kept_free)} are left, "
+            f"enough for the next one.",
         )
 
 

@@ -113,6 +113,7 @@ class Context:
         if job.started is None:
             job.started = self.now
         job.ran = None
+        self.ledger.begin(job)
         if job.interrupt:
             self.pull(job, Trigger.CANCEL, self.reason(Code.INTERRUPTED, "cancelled while it was about to start"))
 

@@ -113,16 +113,19 @@ class Ledger:
             self._enter(job)
         if target in ENDED:
             self._end(job)
-        elif job.order_key is not None:
+        else:
             self._free_chain(job)
         return True
 
     def pass_others(self, job: Job, held_back: frozenset[str], reason: Reason) -> None:
-        """It is sent to run now: it may pass others, and its client is charged."""
+        """It is sent to run now, and may pass others."""
         job.sent = True
         job.sent_at = reason.at
         if not job.fixed:
             self.overtakings.setdefault(job.priority, Overtakings()).send(job, held_back, reason)
+
+    def begin(self, job: Job) -> None:
+        """It runs: its client is charged what it is expected to take. What is only staged costs nobody anything."""
         self._charge(job, job.estimate)
 
     def stand_back(self, job: Job) -> None:
@@ -131,7 +134,6 @@ class Ledger:
         job.sent_at = None
         if job.priority in self.overtakings:
             self.overtakings[job.priority].stand_back(job)
-        self._charge(job, 0.0)
 
     def measure(self, job: Job, seconds: float) -> None:
         """It ran so long, from start to end."""
@@ -168,11 +170,15 @@ class Ledger:
         """For the length of a question, a staged prompt is among those that wait."""
         overtakings = self.overtakings.get(job.priority)
         passing = overtakings.take_out(job) if overtakings is not None else None
+        job.state = State.WAITING
         self._index(job)
+        self._free_chain(job)
         try:
             yield
         finally:
             self._unindex(job)
+            job.state = State.STAGED
+            self._free_chain(job)
             if overtakings is not None and passing is not None:
                 overtakings.put_back(passing)
 
@@ -208,6 +214,8 @@ class Ledger:
 
     def _free_chain(self, job: Job) -> None:
         """Let into the queue, or put aside again, what follows `job` in its chain."""
+        if job.order_key is None:
+            return
         free = True
         for other in self.chain(job):
             if other.state in HELD:

@@ -11,6 +11,7 @@ Sources: ComfyUI `comfy_execution/caching.py`, `execution.py` (`PromptExecutor`)
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from enum import Enum, auto
 from hashlib import blake2b
 from typing import Any, TypeAlias
 
@@ -23,12 +24,16 @@ SizeOf: TypeAlias = Callable[[ModelRef], int]
 
 RAM_MARGIN = GB
 """So near a RAM-pressure threshold nobody can tell from outside which side ComfyUI saw."""
+REMEMBERED = 64
+"""Prompts after which a result that is thought to be gone is no candidate for a pin any more."""
 LOAD_FACTOR = 1.1
 """ComfyUI frees this multiple of what it loads (`load_models_gpu`)."""
 RESIDENT_SHARE = 0.5
 """A component of which at least this share is in VRAM counts as there."""
 CREDIBLE = 0.8
 """A reading of less than this share of what is thought to be in VRAM refutes it."""
+TELLING_MISSES = 6
+"""So many more wrong predictions to one side than to the other correct what computing is thought to take."""
 CONTEXT = GB // 2
 """What ComfyUI takes of the GPU without any model: the CUDA context and its libraries."""
 INFERENCE = int(0.8 * GB)
@@ -45,11 +50,19 @@ class CacheKey:
     signature: str
 
 
+class _Belief(Enum):
+    """Whether a result is there. `GONE` is a guess by memory sizes, unlike an entry that is not listed at all."""
+
+    PRESENT = auto()
+    DOUBTED = auto()
+    GONE = auto()
+
+
 @dataclass(frozen=True, slots=True)
 class _Entry:
     ref: ModelRef
     generation: int
-    doubted: bool = False
+    belief: _Belief = _Belief.PRESENT
 
 
 class NodeCache:
@@ -71,30 +84,36 @@ class NodeCache:
         return mode in {CacheMode.CLASSIC, CacheMode.NONE} or (mode is CacheMode.RAM_PRESSURE and self._always_short)
 
     def start(
-        self, nodes: Mapping[CacheKey, ModelRef], prompt: Mapping[str, Any], size_of: SizeOf, ram_free: int | None
+        self,
+        own: Mapping[CacheKey, ModelRef],
+        pins: Mapping[CacheKey, ModelRef],
+        prompt: Mapping[str, Any],
+        in_ram: SizeOf,
+        ram_free: int | None,
     ) -> None:
         """A prompt begins: its nodes are marked as used, and what it does not contain may go.
 
         Args:
-            nodes: the loader nodes of the prompt and its pins; only those already held are marked.
+            own: the loader nodes of the prompt; those that are not held will be loaded.
+            pins: the loader nodes of its pins; those that are not held stay away.
             prompt: all its nodes; in the LRU cache the others compete with loaders.
-            size_of: bytes of a component.
+            in_ram: bytes of RAM that a component takes, or will when it is loaded.
             ram_free: available RAM as ComfyUI sees it, before the prompt loads anything; None if unknown.
         """
         self._generation += 1
-        for key in nodes.keys() & self._entries.keys():
+        for key in (own.keys() | pins.keys()) & self._entries.keys():
             self._entries[key] = replace(self._entries[key], generation=self._generation)
         if self.forgets_uncarried:
             self._entries = {k: e for k, e in self._entries.items() if e.generation == self._generation}
         elif self._flags.cache is CacheMode.LRU:
-            loaders = {key.node_id for key in nodes}
+            loaders = {key.node_id for key in (*own, *pins)}
             others = {key.signature for key in signatures(prompt) if key.node_id not in loaders}
             self._others |= dict.fromkeys(others & self._others.keys(), self._generation)
             self._trim()
             self._others |= dict.fromkeys(others, self._generation)
         elif self._flags.cache is CacheMode.RAM_PRESSURE:
-            to_load = sum(size_of(ref) for key, ref in nodes.items() if key not in self._entries)
-            self._release(None if ram_free is None else ram_free - to_load, size_of)
+            to_load = sum(in_ram(ref) for key, ref in own.items() if not self.holds(key))
+            self._release(None if ram_free is None else ram_free - to_load, in_ram)
 
     def put(self, key: CacheKey, ref: ModelRef) -> None:
         """A loader ran, or was seen in the cache."""
@@ -103,6 +122,18 @@ class NodeCache:
     def remove(self, key: CacheKey) -> None:
         """A result was seen to be missing."""
         self._entries.pop(key, None)
+
+    def observe(self, ram_used: int, in_ram: SizeOf) -> None:
+        """A reading of the RAM that components take: what cannot be in it is not there, what may not be is doubted."""
+        spare = ram_used - sum(in_ram(ref) for ref in self.refs() if self.alive(ref))
+        for key in self._idle():
+            if spare < 0 and self._entries[key].belief is _Belief.PRESENT:
+                self._believe(key, _Belief.DOUBTED)
+                spare += 0 if self.alive(self._entries[key].ref) else in_ram(self._entries[key].ref)
+        for key in self._idle():
+            entry = self._entries[key]
+            if entry.belief is _Belief.DOUBTED and in_ram(entry.ref) > max(0, spare) + RAM_MARGIN:
+                self._believe(key, _Belief.GONE)
 
     def end_prompt(self) -> None:
         """A prompt ended; without a cache all it held goes."""
@@ -116,25 +147,28 @@ class NodeCache:
 
     def doubt(self) -> None:
         """Something ran that we do not know; anything may be gone."""
-        self._entries = {key: replace(entry, doubted=True) for key, entry in self._entries.items()}
+        for key in self._entries:
+            self._believe(key, _Belief.DOUBTED)
 
     def holds(self, key: CacheKey) -> bool:
         """Whether this very result is there, as far as known."""
         entry = self._entries.get(key)
-        return entry is not None and not entry.doubted
+        return entry is not None and entry.belief is _Belief.PRESENT
 
     def holds_node(self, node_id: str) -> bool:
-        """Whether any result of this node may be there, doubted ones included."""
+        """Whether any result of this node may be there, guesses aside."""
         return any(key.node_id == node_id for key in self._entries)
 
     def alive(self, ref: ModelRef) -> bool | None:
         """Whether any result with this component is there; None where that is in doubt."""
-        found = [entry.doubted for entry in self._entries.values() if entry.ref == ref]
-        return None if found and all(found) else bool(found)
+        beliefs = {entry.belief for entry in self._entries.values() if entry.ref == ref}
+        if _Belief.PRESENT in beliefs:
+            return True
+        return None if _Belief.DOUBTED in beliefs else False
 
-    def refs(self) -> frozenset[ModelRef]:
+    def refs(self) -> ModelSet:
         """The components that are or may be there."""
-        return frozenset(entry.ref for entry in self._entries.values())
+        return frozenset(entry.ref for entry in self._entries.values() if entry.belief is not _Belief.GONE)
 
     def _trim(self) -> None:
         """`LRUCache.clean_unused`: whole generations go, oldest first, until the number of results fits."""
@@ -144,19 +178,36 @@ class NodeCache:
             self._entries = {key: entry for key, entry in self._entries.items() if entry.generation != oldest}
             self._others = {key: generation for key, generation in self._others.items() if generation != oldest}
 
-    def _release(self, available: int | None, size_of: SizeOf) -> None:
+    def _release(self, available: int | None, in_ram: SizeOf) -> None:
         """`RAMPressureCache.ram_release`: the entries of the oldest prompts go until enough RAM is available."""
-        inactive = [(e.generation, k) for k, e in self._entries.items() if e.generation != self._generation]
-        for _, key in sorted(inactive, key=lambda item: item[0]):
+        for key in self._idle():
             if available is not None and available >= self._inactive + RAM_MARGIN:
                 return
-            entry = self._entries[key]
-            if available is None or available >= self._inactive - RAM_MARGIN:
-                self._entries[key] = replace(entry, doubted=True)
-            else:
-                del self._entries[key]
-            if available is not None and self.alive(entry.ref) is not True:
-                available += size_of(entry.ref)
+            clear = available is not None and available < self._inactive - RAM_MARGIN
+            self._believe(key, _Belief.GONE if clear else _Belief.DOUBTED)
+            ref = self._entries[key].ref
+            if available is not None and self.alive(ref) is not True:
+                available += in_ram(ref)
+
+    def _believe(self, key: CacheKey, belief: _Belief) -> None:
+        self._entries[key] = replace(self._entries[key], belief=belief)
+
+    def _idle(self) -> list[CacheKey]:
+        """What the running prompt does not contain and is not gone, that of the oldest prompts first.
+
+        What is gone is forgotten in the end, so that the list does not grow.
+        """
+        self._entries = {
+            key: entry
+            for key, entry in self._entries.items()
+            if entry.belief is not _Belief.GONE or entry.generation > self._generation - REMEMBERED
+        }
+        idle = [
+            (entry.generation, key)
+            for key, entry in self._entries.items()
+            if entry.generation != self._generation and entry.belief is not _Belief.GONE
+        ]
+        return [key for _, key in sorted(idle, key=lambda item: item[0])]
 
 
 class Vram:
@@ -168,6 +219,8 @@ class Vram:
         reserve = DEFAULT_RESERVE if flags.reserve_vram is None else flags.reserve_vram
         self._headroom = INFERENCE + int((reserve + flags.vram_headroom) * GB)
         self._others = 0
+        self._misses = 0
+        """Wrong predictions of "hot" less wrong ones of "warm", since the headroom was last corrected."""
         self._loaded: dict[Part, _Loaded] = {}
         """The most recently used last."""
         self._running: set[Part] = set()
@@ -179,6 +232,10 @@ class Vram:
         """Bytes of all components that are in VRAM."""
         return sum(loaded.bytes for loaded in self._loaded.values())
 
+    def bytes_of(self, ref: ModelRef) -> int:
+        """Bytes of one component that are in VRAM."""
+        return sum(loaded.bytes for part, loaded in self._loaded.items() if part.ref == ref)
+
     def resident(self, ref: ModelRef, size: int) -> bool | None:
         """Whether most of a living component's weights are in VRAM; None where that is in doubt."""
         if not self._flags.uses_vram or ref in self._patches:
@@ -187,8 +244,7 @@ class Vram:
             return True
         if ref in self._doubted:
             return None
-        found = [loaded.bytes for part, loaded in self._loaded.items() if part.ref == ref]
-        if found and sum(found) >= size * RESIDENT_SHARE:
+        if any(part.ref == ref for part in self._loaded) and self.bytes_of(ref) >= size * RESIDENT_SHARE:
             return True
         return None if self._flags.dynamic_vram else False
 
@@ -235,15 +291,21 @@ class Vram:
         """
         self._total = total
         ours = total - free - (others or 0)
+        excess = self.loaded_bytes - ours
         if ours < self.loaded_bytes * CREDIBLE:
             self.doubt()
-        self._others = max(0, ours - self.loaded_bytes) if others is None else others + CONTEXT
+        elif excess > 0:
+            # More was pushed out than the rules told, most likely because computing took more than is known here.
+            self._evict(excess + self._capacity - self.loaded_bytes)
+        self._others = max(0, -excess) if others is None else others + CONTEXT
 
     def missed(self, *, was_hot: bool) -> None:
-        """A prediction was wrong by its timing: adjust how much VRAM computing is thought to take."""
-        step = self._total // 50
-        lowest, highest = INFERENCE, self._total // 2
-        self._headroom = max(lowest, min(highest, self._headroom + (-step if was_hot else step)))
+        """A prediction was wrong by its timing. Errors that keep to one side tell how much computing really takes."""
+        self._misses += -1 if was_hot else 1
+        if abs(self._misses) >= TELLING_MISSES:
+            step = self._total // 16 * (1 if self._misses > 0 else -1)
+            self._headroom = max(INFERENCE, min(self._total // 2, self._headroom + step))
+            self._misses = 0
 
     @property
     def _capacity(self) -> int:

@@ -71,6 +71,9 @@ class Residency:
         self.sizes = sizes
         self._judge = Judge(sizes, costs)
         self._flags = UpstreamFlags()
+        self._host_ram = 0
+        self._base = 0
+        """RAM in use without any component, in bytes; 0 until it was seen."""
         self._cache = NodeCache(self._flags, 0)
         self._vram = Vram(self._flags, 0)
         self._ignorant = True
@@ -166,6 +169,8 @@ class Residency:
 
     def _begin(self, event: UpstreamStarted) -> None:
         self._flags = event.flags
+        self._host_ram = event.machine.host_ram
+        self._base = 0
         self._cache = NodeCache(event.flags, event.machine.host_ram)
         self._vram = Vram(event.flags, event.machine.vram)
         self._lose_everything()
@@ -185,8 +190,18 @@ class Residency:
             return
         if event.vram_total is not None and event.vram_free is not None:
             self._vram.observe(event.vram_total, event.vram_free, event.vram_others)
+        if event.host_ram_free is not None:
+            self._see_ram(self._host_ram - event.host_ram_free)
         if event.ram_free is not None:
             self._measure_step(_Idle(event.ram_free + (event.vram_free or 0), self._cache.refs()))
+
+    def _see_ram(self, used: int) -> None:
+        if not self._cache.refs() and not self._ignorant:
+            self._base = used
+        self._cache.observe(used - self._base, self._in_ram)
+
+    def _in_ram(self, ref: ModelRef) -> int:
+        return max(0, self.sizes.bytes_of(ref) - self._vram.bytes_of(ref))
 
     def _measure_step(self, idle: "_Idle") -> None:
         """One component more than at the last idle reading, and nothing less: the step is its size."""
@@ -216,8 +231,7 @@ class Residency:
         flight.predicted = {ref: self.tier(ref) for ref in flight.own.values()}
         flight.held = frozenset(filter(self._cache.holds, flight.own))
         flight.known = self._cache.refs() & frozenset(flight.own.values())
-        nodes = {**flight.pins, **flight.own}
-        self._cache.start(nodes, flight.sent.prompt, self.sizes.bytes_of, self._reading.host_ram_free)
+        self._cache.start(flight.own, flight.pins, flight.sent.prompt, self._in_ram, self._reading.host_ram_free)
         for key, ref in flight.own.items():
             self._cache.put(key, ref)
             self._last_used.pop(ref, None)

@@ -12,6 +12,7 @@ from hashlib import blake2b
 from typing import Any
 
 from normalizer import Normalized, Schema
+from proxy.core.commands import End
 from proxy.core.events import Submitted
 from proxy.engine.passing import Look
 from proxy.engine.records import Record
@@ -68,6 +69,8 @@ class Held:
     idempotency_key: str | None = None
     written: "asyncio.Future[None] | None" = None
     """Its entry in the journal; None before it was accepted."""
+    end: End | None = None
+    """Its end, where that came before its acceptance."""
     record: Record | None = None
     """Its record while it is at ComfyUI."""
 

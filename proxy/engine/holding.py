@@ -226,6 +226,8 @@ class Holding:
             )
         )
         held.written.add_done_callback(lambda written: self._written(held, body, written))
+        if held.end is not None:
+            self._end(held, held.end)
 
     def _written(self, held: Held, body: bytes, written: "asyncio.Future[None]") -> None:
         error = None if written.cancelled() else written.exception()
@@ -258,6 +260,10 @@ class Holding:
         self._note(held, State.WAITING, attempts=command.attempts)
 
     def _end(self, held: Held, command: do.End) -> None:
+        if held.written is None and command.state is not State.CANCELLED:
+            # Its events were faster than the answer to its submission, which is still to come.
+            held.end = command
+            return
         ending = Ending(command.state, command.reason, held.refusal)
         if held.written is not None:
             self._journal.update(
@@ -272,7 +278,6 @@ class Holding:
         if command.reason.code not in _TOLD_BY_COMFYUI and command.state is State.FAILED:
             self._ended(held, ending)
         del self._held[held.prompt_id]
-        _reject(held.answer, DownstreamError(command.reason.text, status=409, type=command.reason.code))
 
     # -- helpers -------------------------------------------------------------------------------------------------
 

@@ -142,7 +142,7 @@ class Records:
                 self._finished.popitem(last=False)
 
     def delete_waiting(self, prompt_ids: Iterable[object] | None) -> list[Record]:
-        """The prompts that are gone when a client takes these, or all (None), out of ComfyUI's queue: none that runs."""
+        """What is gone when a client takes these, or all (None), out of ComfyUI's queue: not one that runs."""
         chosen = list(self._open) if prompt_ids is None else [item for item in prompt_ids if isinstance(item, str)]
         waiting = [self._open[item] for item in chosen if item in self._open]
         return [record for record in waiting if record.timeline.started_at is None]
