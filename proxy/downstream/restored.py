@@ -35,16 +35,16 @@ class Restored:
         """`GET /queue`."""
         return await self._give(request, restore_queue)
 
-    async def history(self, request: web.Request) -> web.StreamResponse:
-        """`GET /history` and `GET /history/{prompt_id}`."""
-        return await self._give(request, restore_history)
+    async def history(self, request: web.Request, fallback: Any = None) -> web.StreamResponse:
+        """`GET /history` and `GET /history/{prompt_id}`; `fallback` is given where ComfyUI has nothing."""
+        return await self._give(request, restore_history, fallback)
 
     async def jobs(self, request: web.Request) -> web.StreamResponse:
         """`GET /api/jobs`: the list has no `extra_data`, so the way back is looked up."""
         answer = await self._ask(request)
         if answer.ok and mentions_sent_id(_decoded(answer)):
             parsed = json.loads(_decoded(answer))
-            parsed["jobs"] = [await self._job(job) for job in parsed["jobs"]]
+            parsed["jobs"] = await self.restore_jobs(parsed["jobs"])
             answer = _encoded(answer, parsed)
         return await respond(request, answer)
 
@@ -56,16 +56,24 @@ class Restored:
             answer = _encoded(answer, await self._job(json.loads(body)))
         return await respond(request, answer)
 
+    async def restore_jobs(self, jobs: list[Any]) -> list[Any]:
+        """Jobs of ComfyUI's list in their clients' terms."""
+        return [await self._job(job) for job in jobs]
+
     async def _job(self, job: Any) -> Any:
         workflow = job.get("workflow") or {}
         way_back = WayBack.from_extra_data(workflow.get("extra_data")) or await self._engine.way_back(job.get("id"))
         return way_back.job(job) if way_back else job
 
-    async def _give(self, request: web.Request, restore: Callable[[Any], Any]) -> web.StreamResponse:
+    async def _give(
+        self, request: web.Request, restore: Callable[[Any], Any], fallback: Any = None
+    ) -> web.StreamResponse:
         answer = await self._ask(request)
         if answer.ok:
             run = asyncio.to_thread if len(answer.body) > _LARGE else _directly
             answer = await run(_restore_body, answer, restore)
+            if fallback is not None and _decoded(answer) == b"{}":
+                answer = _encoded(answer, fallback)
         return await respond(request, answer)
 
     async def _ask(self, request: web.Request) -> Answer:

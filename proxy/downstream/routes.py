@@ -3,6 +3,8 @@
 from aiohttp import web
 
 from proxy.downstream.control import Control
+from proxy.downstream.history_view import HistoryView
+from proxy.downstream.jobs_view import JobsView
 from proxy.downstream.queue_view import QueueView
 from proxy.downstream.restored import Restored
 from proxy.downstream.sockets import Sockets
@@ -13,7 +15,7 @@ from proxy.engine import Engine
 def add_routes(app: web.Application, engine: Engine, sockets: Sockets) -> None:
     """Add the routes to `app`; ComfyUI's own also exist under `/api`."""
     submit, restored, control = Submit(engine), Restored(engine), Control(engine)
-    queue = QueueView(engine, restored)
+    queue, history, jobs = QueueView(engine, restored), HistoryView(engine, restored), JobsView(engine, restored)
     for prefix in ("", "/api"):
         app.router.add_post(f"{prefix}/prompt", submit.handle)
         app.router.add_post(f"{prefix}/free", submit.free)
@@ -23,10 +25,12 @@ def add_routes(app: web.Application, engine: Engine, sockets: Sockets) -> None:
         app.router.add_post(f"{prefix}/queue", queue.change)
         app.router.add_post(f"{prefix}/interrupt", queue.interrupt)
         app.router.add_post(f"{prefix}/history", queue.change_history)
-        app.router.add_get(f"{prefix}/history", restored.history, allow_head=False)
-        app.router.add_get(f"{prefix}/history/{{prompt_id}}", restored.history, allow_head=False)
-    app.router.add_get("/api/jobs", restored.jobs, allow_head=False)
-    app.router.add_get("/api/jobs/{job_id}", restored.job, allow_head=False)
+        app.router.add_get(f"{prefix}/history", history.page, allow_head=False)
+        app.router.add_get(f"{prefix}/history/{{prompt_id}}", history.entry, allow_head=False)
+    app.router.add_get("/api/jobs", jobs.page, allow_head=False)
+    app.router.add_post("/api/jobs/cancel", jobs.cancel_several)
+    app.router.add_get("/api/jobs/{job_id}", jobs.one, allow_head=False)
+    app.router.add_post("/api/jobs/{job_id}/cancel", jobs.cancel)
     app.router.add_get("/comfykeep/status", control.status)
     app.router.add_get("/comfykeep/mode", control.get_mode)
     app.router.add_put("/comfykeep/mode", control.set_mode)

@@ -216,6 +216,15 @@ class HeldQueue:
             return True
         return await read_history_entry(self._parts.upstream.client, self._last_ended) is None
 
+    async def history(self) -> dict[str, Any]:
+        """Every history entry that the journal has, oldest first, in clients' terms."""
+        return {item.prompt_id: json.loads(item.entry) for item in await self._journal.history()}
+
+    async def history_entry(self, prompt_id: str) -> Any:
+        """The history entry of one prompt; None where the journal has none."""
+        item = await self._journal.history_entry(prompt_id)
+        return None if item is None else json.loads(item.entry)
+
     async def delete_history(self, prompt_ids: Sequence[str] | None) -> None:
         """A client deleted these prompts, or all (None), from the history.
 

@@ -1,0 +1,106 @@
+"""`/api/jobs`: one list of what waits here, what is at ComfyUI, and what has ended, wherever that is remembered.
+
+While nothing is held ComfyUI answers, restored. A ComfyUI without these routes (0.3.64) has none here either.
+"""
+
+import json
+import uuid
+from typing import Any
+
+from aiohttp import web
+
+from proxy.core import events as ev
+from proxy.downstream.answers import raw_target, respond
+from proxy.downstream.jobs import Selection, finished_job, queued_job
+from proxy.downstream.restored import Restored
+from proxy.engine import Engine
+from proxy.engine.queue import HeldQueue
+from proxy.upstream.client import Answer
+from proxy.wire.headers import request_headers
+
+_NOT_THERE = frozenset({404, 405})
+
+
+class JobsView:
+    """Handlers for `/api/jobs` and what is under it."""
+
+    def __init__(self, engine: Engine, restored: Restored) -> None:
+        self._engine = engine
+        self._restored = restored
+
+    async def page(self, request: web.Request) -> web.StreamResponse:
+        """`GET /api/jobs`."""
+        held, selection = self._engine.held, Selection.of(request.query)
+        if held is None or selection is None:
+            return await self._restored.jobs(request)
+        answer = await self._engine.upstream.client.get("/api/jobs")
+        if not answer.ok:
+            return await respond(request, answer)
+        sent = {item.prompt_id for item in held.holding.at_comfyui()}
+        listed = (job for job in answer.json()["jobs"] if job["id"] in sent or held.holding.get(job["id"]) is None)
+        theirs = {job["id"]: job for job in await self._restored.restore_jobs(list(listed))}
+        return web.json_response(selection.page([*theirs.values(), *await self._ours(held, theirs)]))
+
+    async def one(self, request: web.Request) -> web.StreamResponse:
+        """`GET /api/jobs/{job_id}`."""
+        held, job_id = self._engine.held, request.match_info["job_id"]
+        if held is not None:
+            if any(waiting.prompt_id == job_id for waiting in held.holding.waiting()):
+                return web.json_response(queued_job(self._item(held, job_id), "pending"))
+            entry = await held.history_entry(job_id)
+            if entry is not None:
+                return web.json_response(finished_job(job_id, entry, whole=True))
+        return await self._restored.job(request)
+
+    async def cancel(self, request: web.Request) -> web.StreamResponse:
+        """`POST /api/jobs/{job_id}/cancel`."""
+        held, job_id = self._engine.held, request.match_info["job_id"]
+        if held is None or held.holding.get(job_id) is None:
+            return await respond(request, await self._forward(request))
+        held.holding.tell(ev.CancelRequested(job_id))
+        return web.json_response({"cancelled": True})
+
+    async def cancel_several(self, request: web.Request) -> web.StreamResponse:
+        """`POST /api/jobs/cancel` with `{"job_ids": [id]}`."""
+        held = self._engine.held
+        job_ids = _job_ids(await request.read())
+        if held is None or job_ids is None:
+            return await respond(request, await self._forward(request))
+        ours = [job_id for job_id in job_ids if held.holding.get(job_id) is not None]
+        for job_id in ours:
+            held.holding.tell(ev.CancelRequested(job_id))
+        others = [job_id for job_id in job_ids if job_id not in ours]
+        answer = await self._engine.upstream.client.post_json("/api/jobs/cancel", {"job_ids": others})
+        if not answer.ok and not (ours and answer.status in _NOT_THERE):
+            return await respond(request, answer)
+        return web.json_response({"cancelled": bool(ours) or bool(answer.json()["cancelled"])})
+
+    async def _ours(self, held: HeldQueue, theirs: dict[str, Any]) -> list[dict[str, Any]]:
+        waiting = [
+            queued_job(self._item(held, item.prompt_id), "pending")
+            for item in held.holding.waiting()
+            if item.prompt_id not in theirs
+        ]
+        history = await held.history()
+        ended = [finished_job(key, entry, whole=False) for key, entry in history.items() if key not in theirs]
+        return [*waiting, *ended]
+
+    def _item(self, held: HeldQueue, prompt_id: str) -> list[Any]:
+        prompt, job = held.holding.get(prompt_id), held.holding.job(prompt_id)
+        item: list[Any] = json.loads(prompt.queue_item(job.number)) if prompt and job else []
+        return item
+
+    async def _forward(self, request: web.Request) -> Answer:
+        headers = [i for i in request_headers(request.raw_headers) if i[0].lower() not in {"content-length", "expect"}]
+        return await self._engine.upstream.client.post(raw_target(request), await request.read(), headers)
+
+
+def _job_ids(body: bytes) -> list[str] | None:
+    """The ids of a body that ComfyUI would accept; None for one that it refuses."""
+    try:
+        job_ids = json.loads(body)["job_ids"]
+        if isinstance(job_ids, list) and all(str(uuid.UUID(job_id)) == job_id for job_id in job_ids):
+            return job_ids
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+    return None
