@@ -31,6 +31,10 @@ class Clock:
     def pending(self) -> int:
         return sum(not alarm.cancelled for _, _, alarm in self._due)
 
+    def until_next(self) -> float:
+        """Seconds until the next callback."""
+        return min(due for due, _, alarm in self._due if not alarm.cancelled) - self.now
+
     def advance(self, seconds: float) -> None:
         self.now += seconds
         while self._due and self._due[0][0] <= self.now:

@@ -165,6 +165,41 @@ async def test_a_socket_is_closed_some_time_after_its_last_prompt() -> None:
         assert rig.clock.pending() == 0
 
 
+async def test_a_prompt_waits_until_comfyui_knows_the_socket() -> None:
+    async with comfy() as server, feeding(server.url, start=False) as rig:
+        server.talks.clear()
+        first = rig.feed.hold("a")
+        await until(lambda: server.log == ["open a"])
+        await until(lambda: rig.feed._named["a"]._link is not None)
+        second = rig.feed.hold("a")
+        await asyncio.sleep(0)
+        assert not first.done()
+        assert not second.done()
+        server.talks.set()
+        assert await first
+        assert await second
+
+
+async def test_a_prompt_does_not_wait_for_a_comfyui_that_refuses() -> None:
+    async def refuse(_request: web.Request) -> web.Response:
+        return web.Response(status=401)
+
+    async with comfy() as server, feeding(server.url, start=False) as rig:
+        server.judge = refuse
+        assert await rig.feed.hold("a") is False
+        assert rig.clock.now == 0
+
+
+async def test_the_latest_submission_says_what_to_ask_with() -> None:
+    async with comfy() as server, feeding(server.url, start=False) as rig:
+        await rig.feed.hold("a", Knock("/ws", (("Cookie", "old=1"),)))
+        await rig.feed.hold("a", Knock("/ws", (("Cookie", "new=1"),)))
+        await server.stop()
+        await server.start()
+        await rig.retries_until(lambda: "a" in server.sockets)
+        assert server.handshakes[-1].headers["Cookie"] == "new=1"
+
+
 async def test_a_client_keeps_its_socket_whatever_its_prompts_do() -> None:
     async with comfy() as server, feeding(server.url, start=False) as rig:
         sink = await rig.come("a")

@@ -78,6 +78,28 @@ async def test_attempts_go_on_for_ever_and_not_in_a_storm() -> None:
         await rig.retries_until(lambda: rig.witness.ups == [True, False, True])
 
 
+async def test_after_a_long_outage_everybody_is_back_at_once_and_the_next_one_starts_over() -> None:
+    async with comfy() as server, feeding(server.url) as rig:
+        await until(lambda: rig.feed.up)
+        await server.stop()
+        for _ in range(10):
+            await until(lambda: rig.clock.pending() == 1)
+            rig.clock.advance(rig.clock.until_next())
+        await until(lambda: rig.clock.pending() == 1)
+        assert rig.clock.until_next() > 1
+        rig.clock.advance(rig.clock.until_next() - 0.01)
+        await rig.come("a")
+        await until(lambda: rig.clock.pending() == 2)
+        await server.start()
+        rig.clock.advance(0.01)  # the proxy's own socket is due, the client's is not
+        await until(lambda: {"a", rig.feed.own_id} <= set(server.sockets))
+
+        await until(lambda: rig.feed.own_id in [client for client, _ in rig.witness.seen[-2:]])
+        await server.stop()
+        await until(lambda: rig.clock.pending() == 2)
+        assert rig.clock.until_next() < 0.25
+
+
 async def test_a_comfyui_that_closes_at_once_is_not_stormed() -> None:
     async def close_at_once(request: web.Request) -> web.StreamResponse:
         socket = web.WebSocketResponse()
