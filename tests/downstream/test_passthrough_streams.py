@@ -72,6 +72,51 @@ async def test_a_slow_client_slows_comfyui_down_and_not_the_proxys_memory() -> N
         assert 0 < sent < total // 4
 
 
+async def test_a_slow_comfyui_slows_the_upload_down_and_not_the_proxys_memory() -> None:
+    total = 1 << 28
+    sent = 0
+
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        await asyncio.Event().wait()
+
+    async def upload(client: Peer) -> None:
+        nonlocal sent
+        await client.send(b"POST /u HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % total)
+        while sent < total:
+            await client.send(b"x" * (1 << 16))
+            sent += 1 << 16
+
+    async with serving(script) as upstream, passing(upstream.url) as port, connected(port) as client:
+        uploading = asyncio.ensure_future(upload(client))
+        await until(lambda: bool(upstream.peers))
+        last = -1
+        while sent != last:  # until nothing moves any more
+            last = sent
+            for _ in range(200):
+                await asyncio.sleep(0)
+        assert 0 < sent < total // 4
+        uploading.cancel()
+        client.abort()
+
+
+async def test_a_client_that_offers_http2_is_served_over_http1() -> None:
+    async def script(peer: Peer) -> None:
+        head = await peer.head()
+        assert b"pgrade" not in head
+        assert b"HTTP2" not in head
+        assert await peer.exactly(2) == b"hi"
+        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    async with serving(script) as upstream, passing(upstream.url) as port, connected(port) as client:
+        await client.send(
+            b"POST /x HTTP/1.1\r\nHost: h\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
+            b"HTTP2-Settings: AAMAAABk\r\nContent-Length: 2\r\n\r\nhi"
+        )
+        assert (await client.head()).startswith(b"HTTP/1.1 200 OK\r\n")
+        assert not upstream.errors
+
+
 @pytest.mark.parametrize(
     "head",
     [
