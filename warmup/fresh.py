@@ -13,7 +13,7 @@ from typing import Any
 from normalizer import NodeClass, Role, Schema
 from normalizer.kinds import Kind, kind_of
 from warmup.catalogue import widgets
-from warmup.smallest import upstream
+from warmup.graph import upstream
 
 NONCE = "comfykeep_warmup"
 """The undeclared input; no class has one of this name."""

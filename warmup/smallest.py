@@ -11,9 +11,10 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from normalizer import NodeClass, Role, Schema
-from normalizer.workflow import is_link, links
+from normalizer.workflow import is_link
 from warmup.catalogue import Widget, widgets
 from warmup.faults import BadEntry, Complaint
+from warmup.graph import free_id, links, upstream
 
 STEPS = frozenset({"steps", "num_steps", "num_inference_steps", "inference_steps", "sampling_steps"})
 SIDES = frozenset(
@@ -72,13 +73,6 @@ def previews(nodes: Mapping[str, Any], schema: Schema, sinks: Collection[tuple[s
     return made
 
 
-def free_id(nodes: Collection[str], wanted: str) -> str:
-    """A node id that is not taken."""
-    while wanted in nodes:
-        wanted += "-"
-    return wanted
-
-
 def _bad(problem: str, remedy: str) -> BadEntry:
     return BadEntry(Complaint("prompt", problem, remedy))
 
@@ -117,17 +111,6 @@ def _refuse_dangerous(nodes: Mapping[str, Any], schema: Schema) -> None:
 
 def _class(schema: Schema, node: Mapping[str, Any]) -> NodeClass:
     return schema.classes[node["class_type"]]
-
-
-def upstream(nodes: Mapping[str, Any], tips: Collection[str]) -> list[str]:
-    """These nodes and all that they take from, in the workflow's order."""
-    seen, stack = set(tips), list(tips)
-    while stack:
-        for link in links(nodes[stack.pop()]["inputs"]):
-            if link.source not in seen:
-                seen.add(link.source)
-                stack.append(link.source)
-    return [node_id for node_id in nodes if node_id in seen]
 
 
 def _take_out_outputs(nodes: dict[str, Any], schema: Schema) -> set[tuple[str, int]]:

@@ -15,7 +15,8 @@ from normalizer import Chain, Role, Schema
 from normalizer.inputs import Form
 from warmup.catalogue import Widget, widgets
 from warmup.faults import BadEntry, Complaint, nearest
-from warmup.smallest import IMAGE_SIDE, free_id, previews, upstream
+from warmup.graph import free_id, upstream
+from warmup.smallest import IMAGE_SIDE, previews
 
 Output: TypeAlias = tuple[str, int]
 """A node id and an output slot."""

@@ -35,13 +35,13 @@ LINES = st.builds(lambda *fields: " ".join(fields), MINUTES, HOURS, DAYS, MONTHS
 
 
 @settings(max_examples=80, deadline=None)
-@given(st.sampled_from(CHANGES), LINES, st.integers(-20 * 60, 20 * 60), st.integers(0, 59))
+@given(st.sampled_from(CHANGES), LINES, st.integers(-8 * 60, 8 * 60), st.integers(0, 59))
 def test_times_around_a_change_of_the_clock(
     change: tuple[str, datetime], line: str, minutes: int, seconds: int
 ) -> None:
     zone, moment = change
     start = moment.timestamp() + minutes * 60 + seconds
-    end = start + 26 * HOUR
+    end = start + 12 * HOUR
     cron, found, instant = Cron(line, ZoneInfo(zone)), [], start
     while (following := cron.next_after(instant)) is not None and following <= end:
         found.append(following)

@@ -108,6 +108,14 @@ def test_a_clock_that_was_years_ahead_does_not_silence_an_entry() -> None:
     assert schedule.next_due(state, T0 + HOUR + 1) == T0 + 2 * HOUR
 
 
+def test_a_run_for_another_reason_after_the_clock_was_set_back_runs_no_time_twice() -> None:
+    schedule = schedule_of({"name": "a", "cron": "0 13 * * *"})
+    state = run(State().known(schedule.definitions, T0), "a", T0 + HOUR)
+    state = run(state.triggered(["a"], Trigger.START, T0), "a", T0)
+    assert names(schedule, state, T0 + HOUR) == []
+    assert schedule.next_due(state, T0 + HOUR) == T0 + 25 * HOUR
+
+
 def test_a_new_or_changed_entry_has_missed_nothing() -> None:
     before = schedule_of({"name": "a", "cron": "0 8 * * *"})
     after = schedule_of({"name": "a", "cron": "0 11 * * *"}, {"name": "b", "cron": "0 11 * * *"})
