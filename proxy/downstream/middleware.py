@@ -66,9 +66,10 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
         answer = error
     except web.HTTPException:
         raise
-    except ConnectionError:
-        raise  # the client went away; aiohttp ends the connection quietly
     except Exception as error:
+        if isinstance(error, ConnectionError) and (request.transport is None or request.transport.is_closing()):
+            log.debug("the client of %s %s went away", request.method, request.path)
+            return web.Response()
         log.exception("%s %s failed", request.method, request.path)
         answer = ComfykeepError("comfykeep failed to handle this request", details=f"{type(error).__name__}: {error}")
     if request.writer.output_size > 0:
