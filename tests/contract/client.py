@@ -80,7 +80,7 @@ class Client:
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
             skip_auto_headers={"Accept-Encoding", "User-Agent", "Accept"},
-            timeout=aiohttp.ClientTimeout(total=60),
+            timeout=aiohttp.ClientTimeout(total=PATIENCE),
         )
 
     async def __aenter__(self) -> Self:

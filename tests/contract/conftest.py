@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from proxy.core.mode import Mode
 from tests.contract import targets
 from tests.contract.client import Client
 from tests.contract.sockets import Socket
@@ -17,6 +18,7 @@ from tests.contract.targets import Target
 
 _VERSION = targets.real_version()
 _REAL = f"comfyui-{_VERSION}" if _VERSION else "comfyui"
+_ARRANGEMENTS = [f"{before}{upstream}" for upstream in ("simulator", _REAL) for before in ("", "proxy+", "proxy-full+")]
 _HERE = Path(__file__).parent
 _ONE_LOOP = pytest.mark.asyncio(loop_scope="module")
 
@@ -32,23 +34,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(_ONE_LOOP, append=False)
 
 
-@pytest_asyncio.fixture(
-    scope="module", loop_scope="module", params=["simulator", "proxy+simulator", _REAL, f"proxy+{_REAL}"]
-)
-async def target(request: pytest.FixtureRequest) -> AsyncIterator[Target]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=_ARRANGEMENTS)
+async def target(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Target]:
     """One instance per module, in every arrangement."""
-    name: str = request.param
-    if _REAL in name and not _VERSION:
+    before, _, upstream = request.param.rpartition("+")
+    if upstream == _REAL and not _VERSION:
         pytest.skip("COMFYUI_URL is not set")
-    if _REAL in name and "PYTEST_XDIST_WORKER" in os.environ:
+    if upstream == _REAL and "PYTEST_XDIST_WORKER" in os.environ:
         pytest.skip("tests against one real ComfyUI must not run side by side: add -n0")
-    upstream = targets.real() if _REAL in name else targets.simulator()
-    async with upstream as direct:
-        if not name.startswith("proxy+"):
+    async with targets.real() if upstream == _REAL else targets.simulator() as direct:
+        if not before:
             yield direct
             return
-        async with targets.proxied(direct) as before:
-            yield before
+        mode = Mode.FULL if before == "proxy-full" else Mode.PINS
+        async with targets.proxied(direct, mode, tmp_path_factory.mktemp("proxy")) as proxied:
+            yield proxied
 
 
 @pytest_asyncio.fixture(loop_scope="module")

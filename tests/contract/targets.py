@@ -10,10 +10,12 @@ import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from proxy import app
-from proxy.config import Config, ProxySection, UpstreamSection
+from proxy.config import Config, JournalSection, ProxySection, UpstreamSection
+from proxy.core.mode import Mode
 from simulator import Simulator, SimulatorConfig
 from tests.contract import prompts
 from tests.contract.client import Client
@@ -111,9 +113,13 @@ async def real() -> AsyncIterator[Target]:
 
 
 @asynccontextmanager
-async def proxied(upstream: Target) -> AsyncIterator[Target]:
-    """The proxy as it is configured by default, before another target."""
-    config = Config(proxy=ProxySection(listen="127.0.0.1:0"), upstream=UpstreamSection(url=upstream.url))
+async def proxied(upstream: Target, mode: Mode, folder: Path) -> AsyncIterator[Target]:
+    """The proxy before another target, configured as it comes but for its mode; the folder takes its journal."""
+    config = Config(
+        proxy=ProxySection(listen="127.0.0.1:0", mode=mode),
+        upstream=UpstreamSection(url=upstream.url),
+        journal=JournalSection(path=str(folder / "journal.sqlite3")),
+    )
     async with app.running(config) as proxy:
         yield Target(proxy.url, upstream.url, real=upstream.real, can=upstream.can)
 

@@ -32,10 +32,11 @@ READABLE = [
 
 @pytest.mark.parametrize("prefix", ["", "/api"])
 @pytest.mark.parametrize("path", READABLE)
-async def test_what_can_be_read(client: Client, prefix: str, path: str) -> None:
+async def test_what_can_be_read(client: Client, target: Target, prefix: str, path: str) -> None:
     answer = await client.get(prefix + path)
     assert (answer.status, answer.headers["Content-Type"]) == (200, JSON)
-    assert answer.headers["Content-Length"] == str(len(answer.body))
+    if path != "/queue" or not allowed(target, "a queue in pieces"):
+        assert answer.headers["Content-Length"] == str(len(answer.body))
     assert isinstance(answer.json(), dict | list)
 
 
