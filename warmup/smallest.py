@@ -11,7 +11,6 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from normalizer import NodeClass, Role, Schema
-from normalizer.workflow import is_link
 from warmup.catalogue import Widget, widgets
 from warmup.faults import BadEntry, Complaint
 from warmup.graph import free_id, links, upstream
@@ -232,6 +231,6 @@ def _small_values(cls: NodeClass, known: Mapping[str, Widget], steps: int) -> It
 
 def _smaller(value: Any, small: float) -> Any:
     """The small value, also in place of a link to a number; a value that is smaller already stays."""
-    if is_link(value) or isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return small
     return min(value, small)

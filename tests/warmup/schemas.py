@@ -27,6 +27,7 @@ CUSTOM = {
     "UseNames": custom({"names": ["FILENAMES"]}, ["STRING"]),
     "LoopOpen": custom({"total": ["INT", {"min": 1}], "value": ["*"]}, ["FLOW_CONTROL", "*"]),
     "LoopClose": custom({"flow": ["FLOW_CONTROL"], "value": ["*"]}, ["*"]),
+    "TurboLoader": custom({"model_name": [["a.gguf"]], "steps": ["INT", {"min": 1}]}, ["MODEL"]),
     "HalfLoader": custom({"model_name": [["a.gguf", "b.gguf"]], "mode": [["fast", "slow"]]}, ["MODEL"]),
 }
 

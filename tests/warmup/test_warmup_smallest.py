@@ -63,6 +63,11 @@ def test_loader_chains_are_left_as_they_are() -> None:
     assert len(made.models) == 2
 
 
+def test_a_loader_that_takes_steps_keeps_them() -> None:
+    workflow = {"1": node("TurboLoader", model_name="a.gguf", steps=8), "2": node("PreviewAny", source=["1", 0])}
+    assert small(workflow)["1"] == workflow["1"]
+
+
 def test_what_the_entry_sets_is_left_alone() -> None:
     made = small(TEXT_TO_IMAGE, {"5": {"width"}, "3": {"steps"}})
     assert made["5"]["inputs"] == {"width": 1024, "height": 16, "batch_size": 1}
