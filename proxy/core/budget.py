@@ -7,7 +7,8 @@ prompts raise again. Bytes throughout.
 
 from dataclasses import dataclass, replace
 
-from proxy.core.flags import GB, UpstreamFlags, VramMode, first_threshold
+from normalizer.models import ModelSet
+from proxy.core.flags import GB, Overlap, UpstreamFlags, VramMode, first_threshold
 
 PROCESS_OVERHEAD = 4 * GB
 """What the system and ComfyUI take without any model, where nobody has measured it."""
@@ -41,16 +42,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What is in use now. None where nobody has measured it.
+    """What is taken by anything but the components we know, in RAM and VRAM. None where nobody has measured it."""
 
-    `ram_free` is what ComfyUI's side of the machine could still take; `resident` is the part of what is taken that
-    consists of components we know.
-    """
-
-    ram_free: int | None = None
-    ram_resident: int = 0
-    vram_free: int | None = None
-    vram_resident: int = 0
+    ram_others: int | None = None
+    vram_others: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +53,16 @@ class Budget:
     """What one prompt and its pins may take.
 
     `pins` bounds the pins alone, `ram` and `vram` pins and the prompt's own components together. None is no bound.
-    `overlap`: the next prompt's first model comes while all of that is still there, and must fit beside it.
+    `overlap` is how much of the next prompt comes while all of that is still there, and must fit beside it.
+    `lingering` are components that stay whether pinned or not, as the LRU cache counts results and not bytes.
     """
 
     chains: int
     pins: int
     ram: int | None
     vram: int | None = None
-    overlap: bool = False
+    overlap: Overlap = Overlap.NOTHING
+    lingering: ModelSet = frozenset()
 
 
 def ram_reserve(machine: Machine, limits: Limits) -> int:
@@ -77,19 +74,19 @@ def ram_reserve(machine: Machine, limits: Limits) -> int:
 def make_budget(machine: Machine, flags: UpstreamFlags, limits: Limits, usage: Usage, lesson: "Lesson") -> Budget:
     """What may be kept now, by what the machine has, what others take and what was learned."""
     pins = allowed_pins(machine, flags, limits)
-    room = _room(machine.ram, usage.ram_free, usage.ram_resident, PROCESS_OVERHEAD)
-    ram: int | None = max(0, room - ram_reserve(machine, limits))
+    others = PROCESS_OVERHEAD if usage.ram_others is None else usage.ram_others
+    ram: int | None = max(0, machine.ram - others - ram_reserve(machine, limits))
     vram = None
     if _vram_bound(machine, flags):
         kept_free = max(limits.vram_reserve, int((flags.reserve_vram or 0.0) * GB)) + INFERENCE_OVERHEAD
-        vram = max(0, _room(machine.vram, usage.vram_free, usage.vram_resident, 0) - kept_free)
+        vram = max(0, machine.vram - (usage.vram_others or 0) - kept_free)
         ram = None if flags.vram is VramMode.GPU_ONLY else ram
     return Budget(
         chains=limits.max_chains if flags.pins_help else 0,
         pins=pins if lesson.cap is None else min(pins, lesson.cap),
         ram=ram,
         vram=vram,
-        overlap=flags.drops_late,
+        overlap=flags.overlap,
     )
 
 
@@ -101,11 +98,6 @@ def allowed_pins(machine: Machine, flags: UpstreamFlags, limits: Limits) -> int:
 
 def _vram_bound(machine: Machine, flags: UpstreamFlags) -> bool:
     return machine.vram > 0 and not flags.can_offload
-
-
-def _room(total: int, free: int | None, resident: int, overhead: int) -> int:
-    """What models may take at most: all but what is taken by other things."""
-    return total - overhead if free is None else min(total, free + resident)
 
 
 @dataclass(frozen=True, slots=True)

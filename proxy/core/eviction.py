@@ -17,6 +17,7 @@ from typing import TypeAlias
 from normalizer import Chain
 from normalizer.models import ModelRef, ModelSet
 from proxy.core.budget import Budget
+from proxy.core.flags import Overlap
 from proxy.core.groups import Group, Keep, group_of
 
 HALF_LIFE = 600.0
@@ -90,8 +91,7 @@ def plan(
     """
     needs = first_needs(foresight)
     ranked = sorted((_rank(candidate, needs, groups, size_of, now) for candidate in candidates), key=_Ranked.order)
-    arrivals = _arrivals(candidates, foresight, size_of) if budget.overlap else []
-    packing = _Packing(budget, own, size_of, arrivals, queue_seen=bool(foresight))
+    packing = _Packing(budget, own, size_of, _Arrivals(budget.overlap, candidates, foresight, size_of))
     reasons: dict[str, PinReason] = {}
     for item in ranked:
         if item.key in reasons:
@@ -133,10 +133,30 @@ class _Ranked:
         return self.place, self.key
 
 
-def _arrivals(candidates: Sequence[Candidate], foresight: Sequence[ModelSet], size_of: SizeOf) -> list[ModelRef]:
-    """The components that a later prompt may load, the largest first."""
-    known = frozenset[ModelRef]().union(*(item.chain.models for item in candidates), *foresight)
-    return sorted(known, key=lambda ref: (-size_of(ref), ref))
+class _Arrivals:
+    """What a later prompt may load while everything that is there now still is."""
+
+    def __init__(
+        self, overlap: Overlap, candidates: Sequence[Candidate], foresight: Sequence[ModelSet], size_of: SizeOf
+    ) -> None:
+        known = frozenset[ModelRef]().union(*(item.chain.models for item in candidates), *foresight)
+        self._overlap = overlap
+        self._size_of = size_of
+        self._prompts = frozenset(foresight)
+        self._components = sorted(known, key=lambda ref: (-size_of(ref), ref))
+
+    def most(self, there: ModelSet) -> int:
+        """Bytes at most beside `there`.
+
+        Without a queue the next prompt may bring something new, as large as anything so far.
+        """
+        if self._overlap is Overlap.NOTHING or not self._components:
+            return 0
+        if self._overlap is Overlap.WHOLE:
+            prompts = self._prompts or {frozenset(self._components)}
+            return max(sum(map(self._size_of, models - there)) for models in prompts)
+        known = there if self._prompts else frozenset()
+        return next((self._size_of(ref) for ref in self._components if ref not in known), 0)
 
 
 def _rank(
@@ -195,21 +215,21 @@ class _Packing:
     budget: Budget
     own: Sequence[Chain]
     size_of: SizeOf
-    arrivals: Sequence[ModelRef]
-    """What may be loaded next, the largest first."""
-    queue_seen: bool
-    """Whether the next prompt is known; else it may bring something new, as large as the largest so far."""
+    arrivals: _Arrivals
     chosen: list[Chain] = field(default_factory=list)
     pinned_bytes: int = 0
     _held: set[ModelRef] = field(default_factory=set)
     _nodes: set[str] = field(default_factory=set)
-    _own_bytes: int = 0
+    _there: ModelSet = frozenset()
+    """What will be in memory, pinned or not."""
+    _there_bytes: int = 0
 
     def __post_init__(self) -> None:
         for chain in self.own:
             self._held |= chain.models
             self._nodes |= chain.nodes.keys()
-        self._own_bytes = sum(map(self.size_of, self._held))
+        self._there = frozenset(self._held) | self.budget.lingering
+        self._there_bytes = sum(map(self.size_of, self._there))
 
     def add(self, chains: Collection[Chain]) -> str | None:
         """Take all of these in, or none and say why."""
@@ -220,7 +240,8 @@ class _Packing:
         size = sum(map(self.size_of, new))
         if len(self.chosen) + len(wanted) > self.budget.chains:
             return f"{self.budget.chains} chains are pinned already"
-        total = self._own_bytes + self.pinned_bytes + size + self._arriving(new)
+        there = self._there | new
+        total = self._there_bytes + sum(map(self.size_of, new - self._there)) + self.arrivals.most(there)
         for name, limit, taken in (
             ("pins", self.budget.pins, self.pinned_bytes + size),
             ("RAM", self.budget.ram, total),
@@ -231,11 +252,7 @@ class _Packing:
         self.chosen.extend(wanted)
         self.pinned_bytes += size
         self._held |= new
+        self._there, self._there_bytes = there, sum(map(self.size_of, there))
         for chain in wanted:
             self._nodes |= chain.nodes.keys()
         return None
-
-    def _arriving(self, new: ModelSet) -> int:
-        """What the next prompt may load while all this is still there."""
-        held = self._held | new if self.queue_seen else frozenset()
-        return next((self.size_of(ref) for ref in self.arrivals if ref not in held), 0)

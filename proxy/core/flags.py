@@ -53,6 +53,18 @@ class VramMode(StrEnum):
     CPU = "cpu"
 
 
+class Overlap(StrEnum):
+    """How much of a prompt is loaded before ComfyUI lets go of what that prompt does not carry.
+
+    The classic cache lets go at once, the RAM-pressure cache after the first node has run, the LRU cache by its count
+    of results, whatever the RAM.
+    """
+
+    NOTHING = "nothing"
+    FIRST = "the first model"
+    WHOLE = "all models"
+
+
 @dataclass(frozen=True, slots=True)
 class Platform:
     """What ComfyUI runs on, as `/system_stats` tells it: `device_type` is torch's ("cuda" for AMD too)."""
@@ -109,9 +121,9 @@ class UpstreamFlags:
         return self.vram not in {VramMode.CPU, VramMode.NONE}
 
     @property
-    def drops_late(self) -> bool:
-        """Whether what a prompt does not carry goes only after its first node ran: old and new models overlap."""
-        return self.cache is CacheMode.RAM_PRESSURE
+    def overlap(self) -> Overlap:
+        """How much of the next prompt comes while what the one before held is still there."""
+        return _OVERLAPS[self.cache]
 
     @property
     def pins_help(self) -> bool:
@@ -159,6 +171,12 @@ class UpstreamFlags:
         return tuple(sentences)
 
 
+_OVERLAPS: Mapping[CacheMode, Overlap] = {
+    CacheMode.CLASSIC: Overlap.NOTHING,
+    CacheMode.NONE: Overlap.NOTHING,
+    CacheMode.RAM_PRESSURE: Overlap.FIRST,
+    CacheMode.LRU: Overlap.WHOLE,
+}
 _CACHE_SENTENCES: Mapping[CacheMode, str] = {
     CacheMode.CLASSIC: "The node cache is classic: what the next prompt does not contain is dropped at once.",
     CacheMode.RAM_PRESSURE: "The node cache works by RAM pressure: what the prompt does not contain is dropped while "

@@ -218,7 +218,8 @@ class Vram:
         self._total = total
         reserve = DEFAULT_RESERVE if flags.reserve_vram is None else flags.reserve_vram
         self._headroom = INFERENCE + int((reserve + flags.vram_headroom) * GB)
-        self._others = 0
+        self.others = 0
+        """Bytes that are taken by anything but our components."""
         self._misses = 0
         """Wrong predictions of "hot" less wrong ones of "warm", since the headroom was last corrected."""
         self._loaded: dict[Part, _Loaded] = {}
@@ -297,7 +298,7 @@ class Vram:
         elif excess > 0:
             # More was pushed out than the rules told, most likely because computing took more than is known here.
             self._evict(excess + self._capacity - self.loaded_bytes)
-        self._others = max(0, -excess) if others is None else others + CONTEXT
+        self.others = max(0, -excess) if others is None else others + CONTEXT
 
     def missed(self, *, was_hot: bool) -> None:
         """A prediction was wrong by its timing. Errors that keep to one side tell how much computing really takes."""
@@ -309,7 +310,7 @@ class Vram:
 
     @property
     def _capacity(self) -> int:
-        return max(0, self._total - self._others - self._headroom)
+        return max(0, self._total - self.others - self._headroom)
 
     def _moves(self, part: Part) -> bool:
         on_cpu = self._flags.vram is VramMode.LOW and part.kind == "CLIP" and not self._flags.dynamic_vram

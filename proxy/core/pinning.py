@@ -31,7 +31,8 @@ class PinPlanner:
     @property
     def budget(self) -> Budget:
         """What one prompt and its pins may take now."""
-        return make_budget(self._machine, self._flags, self._limits, self.residency.usage(), self._lesson)
+        budget = make_budget(self._machine, self._flags, self._limits, self.residency.usage(), self._lesson)
+        return replace(budget, lingering=self.residency.lingering)
 
     def handle(self, event: ResidencyEvent, now: float) -> None:
         """Take in one event: learn from trouble, then let the residency see it."""

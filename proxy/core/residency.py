@@ -15,7 +15,7 @@ from typing import assert_never
 from normalizer import Chain
 from normalizer.models import ModelRef, ModelSet
 from proxy.core.accuracy import Accuracy
-from proxy.core.budget import Usage
+from proxy.core.budget import Machine, Usage
 from proxy.core.costs import LoadCosts
 from proxy.core.eviction import first_needs
 from proxy.core.evidence import (
@@ -32,7 +32,7 @@ from proxy.core.evidence import (
     UpstreamDied,
     UpstreamStarted,
 )
-from proxy.core.flags import UpstreamFlags
+from proxy.core.flags import CacheMode, UpstreamFlags
 from proxy.core.judge import Flight, Judge
 from proxy.core.memory_model import NodeCache, Vram, cache_keys
 from proxy.core.sizes import Size, Sizes
@@ -71,7 +71,7 @@ class Residency:
         self.sizes = sizes
         self._judge = Judge(sizes, costs)
         self._flags = UpstreamFlags()
-        self._host_ram = 0
+        self._machine = Machine(0, 0)
         self._base = 0
         """RAM in use without any component, in bytes; 0 until it was seen."""
         self._cache = NodeCache(self._flags, 0)
@@ -80,7 +80,8 @@ class Residency:
         self._components: dict[str, ModelRef] = {}
         self._flights: dict[str, Flight] = {}
         self._last_used: dict[ModelRef, float] = {}
-        self._reading = MemoryRead()
+        self._host_ram_free: int | None = None
+        self._ram_others: int | None = None
         self._idle: _Idle | None = None
         self._free_later: ModelsFreed | None = None
 
@@ -109,9 +110,8 @@ class Residency:
         return alive
 
     def usage(self) -> Usage:
-        """What is in use, for the budget."""
-        held, in_vram = sum(map(self.sizes.bytes_of, self._cache.refs())), self._vram.loaded_bytes
-        return Usage(self._reading.ram_free, max(0, held - in_vram), self._reading.vram_free, in_vram)
+        """What others take, for the budget."""
+        return Usage(self._ram_others, self._vram.others)
 
     def pinned_bytes(self, prompt_id: str) -> int:
         """The bytes that the pins of a sent prompt add to its own components."""
@@ -119,6 +119,11 @@ class Residency:
         if flight is None:
             return 0
         return sum(map(self.sizes.bytes_of, set(flight.pins.values()) - set(flight.own.values())))
+
+    @property
+    def lingering(self) -> ModelSet:
+        """The components that ComfyUI keeps whether they are pinned or not, until newer results displace them."""
+        return self._cache.refs() if self._flags.cache is CacheMode.LRU else frozenset()
 
     @property
     def running_with_pins(self) -> bool:
@@ -169,7 +174,7 @@ class Residency:
 
     def _begin(self, event: UpstreamStarted) -> None:
         self._flags = event.flags
-        self._host_ram = event.machine.host_ram
+        self._machine = event.machine
         self._base = 0
         self._cache = NodeCache(event.flags, event.machine.host_ram)
         self._vram = Vram(event.flags, event.machine.vram)
@@ -185,15 +190,22 @@ class Residency:
         self._idle = None
 
     def _read(self, event: MemoryRead) -> None:
-        self._reading = event
+        self._host_ram_free = event.host_ram_free
+        if event.ram_free is not None:
+            self._see_others(self._machine.ram - event.ram_free)
         if self._running():
             return
         if event.vram_total is not None and event.vram_free is not None:
             self._vram.observe(event.vram_total, event.vram_free, event.vram_others)
         if event.host_ram_free is not None:
-            self._see_ram(self._host_ram - event.host_ram_free)
+            self._see_ram(self._machine.host_ram - event.host_ram_free)
         if event.ram_free is not None:
             self._measure_step(_Idle(event.ram_free + (event.vram_free or 0), self._cache.refs()))
+
+    def _see_others(self, taken: int) -> None:
+        """While a prompt loads, what is ours cannot be told exactly: then the higher figure holds."""
+        others = max(0, taken - sum(map(self._in_ram, self._cache.refs())))
+        self._ram_others = max(others, self._ram_others or 0) if self._running() else others
 
     def _see_ram(self, used: int) -> None:
         if not self._cache.refs() and not self._ignorant:
@@ -231,7 +243,7 @@ class Residency:
         flight.predicted = {ref: self.tier(ref) for ref in flight.own.values()}
         flight.held = frozenset(filter(self._cache.holds, flight.own))
         flight.known = self._cache.refs() & frozenset(flight.own.values())
-        self._cache.start(flight.own, flight.pins, flight.sent.prompt, self._in_ram, self._reading.host_ram_free)
+        self._cache.start(flight.own, flight.pins, flight.sent.prompt, self._in_ram, self._host_ram_free)
         for key, ref in flight.own.items():
             self._cache.put(key, ref)
             self._last_used.pop(ref, None)

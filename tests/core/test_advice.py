@@ -49,8 +49,14 @@ def test_a_version_without_client_prompt_ids() -> None:
 
 
 def test_default_thresholds_on_an_ordinary_machine() -> None:
-    (text,) = about(DEFAULT, limits=Limits(ram_reserve=10 * GB))
-    assert "--cache-ram 10 10" in text
+    (text,) = about(DEFAULT)
+    assert "--cache-ram 7 20" in text
+    (text,) = about(DEFAULT, limits=Limits(ram_reserve=25 * GB))
+    assert "--cache-ram 7 25" in text
+
+
+def test_no_thresholds_where_the_largest_model_needs_the_machine() -> None:
+    assert about(DEFAULT, Machine(32 * GB, 32 * GB)) == []
 
 
 def test_low_thresholds_are_left_alone() -> None:
@@ -59,10 +65,10 @@ def test_low_thresholds_are_left_alone() -> None:
 
 def test_a_container_that_comfyui_cannot_see() -> None:
     container = Machine(ram=64 * GB, host_ram=512 * GB)
-    (text,) = about(DEFAULT, container, limits=Limits(ram_reserve=10 * GB))
-    assert "--cache-ram 458 458" in text
-    fitting = UpstreamFlags(version=(0, 33, 0), cache=CacheMode.RAM_PRESSURE, cache_ram=(458.0, 458.0))
-    assert about(fitting, container, limits=Limits(ram_reserve=10 * GB)) == []
+    (text,) = about(DEFAULT, container)
+    assert "--cache-ram 455 468" in text
+    fitting = UpstreamFlags(version=(0, 33, 0), cache=CacheMode.RAM_PRESSURE, cache_ram=(455.0, 468.0))
+    assert about(fitting, container) == []
 
 
 def test_always_groups_that_cannot_fit_come_with_the_arithmetic() -> None:

@@ -12,7 +12,7 @@ from proxy.core.budget import (
     make_budget,
     ram_reserve,
 )
-from proxy.core.flags import GB, CacheMode, UpstreamFlags, VramMode, first_threshold
+from proxy.core.flags import GB, CacheMode, Overlap, UpstreamFlags, VramMode, first_threshold
 
 NORMAL = UpstreamFlags(cache=CacheMode.RAM_PRESSURE)
 CALM = Lesson()
@@ -21,26 +21,31 @@ CALM = Lesson()
 def test_defaults_are_16_chains_and_half_the_ram() -> None:
     budget = make_budget(Machine(64 * GB, 64 * GB, 24 * GB), NORMAL, Limits(), Usage(), CALM)
     assert budget == Budget(
-        chains=16, pins=32 * GB, ram=64 * GB - 4 * GB - int(64 * GB * 0.15), vram=None, overlap=True
+        chains=16, pins=32 * GB, ram=64 * GB - 4 * GB - int(64 * GB * 0.15), vram=None, overlap=Overlap.FIRST
     )
 
 
-def test_only_the_ram_pressure_cache_lets_old_and_new_overlap() -> None:
+def test_old_and_new_overlap_where_the_cache_drops_late() -> None:
     machine = Machine(64 * GB, 64 * GB)
     overlap = {
         mode: make_budget(machine, UpstreamFlags(cache=mode), Limits(), Usage(), CALM).overlap for mode in CacheMode
     }
-    assert [mode for mode, late in overlap.items() if late] == [CacheMode.RAM_PRESSURE]
+    assert overlap == {
+        CacheMode.CLASSIC: Overlap.NOTHING,
+        CacheMode.NONE: Overlap.NOTHING,
+        CacheMode.RAM_PRESSURE: Overlap.FIRST,
+        CacheMode.LRU: Overlap.WHOLE,
+    }
 
 
 def test_what_others_take_is_not_ours() -> None:
     machine = Machine(64 * GB, 64 * GB)
-    usage = Usage(ram_free=20 * GB, ram_resident=10 * GB)
+    usage = Usage(ram_others=34 * GB)
     assert make_budget(machine, NORMAL, Limits(ram_reserve=10 * GB), usage, CALM).ram == 20 * GB
 
 
 def test_too_little_free_ram_leaves_no_room() -> None:
-    usage = Usage(ram_free=GB, ram_resident=2 * GB)
+    usage = Usage(ram_others=13 * GB)
     assert make_budget(Machine(16 * GB, 16 * GB), NORMAL, Limits(), usage, CALM).ram == 0
 
 
@@ -55,7 +60,7 @@ def test_models_that_cannot_leave_vram_are_bounded_by_it() -> None:
     assert high.vram is not None
     assert high.vram < 23 * GB
     assert high.ram is not None
-    only = make_budget(machine, UpstreamFlags(vram=VramMode.GPU_ONLY), Limits(), Usage(vram_free=4 * GB), CALM)
+    only = make_budget(machine, UpstreamFlags(vram=VramMode.GPU_ONLY), Limits(), Usage(vram_others=20 * GB), CALM)
     assert only.ram is None
     assert only.vram is not None
     assert only.vram < 4 * GB

@@ -1,5 +1,6 @@
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -9,6 +10,7 @@ from normalizer import Chain
 from normalizer.models import ModelRef, ModelSet
 from proxy.core.budget import Budget
 from proxy.core.eviction import HALF_LIFE, Candidate, PinPlan, frequency_after, plan
+from proxy.core.flags import Overlap
 from proxy.core.groups import Group, Keep
 
 NOW = 1000.0
@@ -116,7 +118,7 @@ def test_vram_bounds_models_that_cannot_leave_it() -> None:
 
 
 def test_what_comes_next_must_fit_beside_what_is_still_there() -> None:
-    late = Budget(chains=16, pins=100, ram=30, overlap=True)
+    late = Budget(chains=16, pins=100, ram=30, overlap=Overlap.FIRST)
     used = [candidate("a", ago=1), candidate("b", ago=2), candidate("c", ago=3)]
     needed = [frozenset({ref("c")})]
     assert keys(choose(used, late, own=[chain("d")], foresight=needed)) == ["c"]
@@ -125,9 +127,18 @@ def test_what_comes_next_must_fit_beside_what_is_still_there() -> None:
 
 
 def test_without_a_queue_the_next_prompt_may_bring_something_new() -> None:
-    late = Budget(chains=16, pins=100, ram=20, overlap=True)
+    late = Budget(chains=16, pins=100, ram=20, overlap=Overlap.FIRST)
     assert keys(choose([candidate("a")], late, own=[chain("d")])) == []
     assert keys(choose([candidate("a")], late, own=[chain("d")], foresight=[frozenset({ref("a")})])) == ["a"]
+
+
+def test_where_nothing_is_dropped_for_ram_all_of_the_next_prompt_must_fit() -> None:
+    whole = Budget(chains=16, pins=100, ram=40, overlap=Overlap.WHOLE)
+    needed = [frozenset({ref("x"), ref("y")})]
+    assert keys(choose([candidate("a")], whole, own=[chain("d")], foresight=needed)) == ["a"]
+    assert keys(choose([candidate("a"), candidate("b")], whole, own=[chain("d")], foresight=needed)) == ["a"]
+    lingering = replace(whole, lingering=frozenset({ref("a"), ref("b")}))
+    assert keys(choose([candidate("a")], lingering, own=[chain("d")], foresight=needed)) == []
 
 
 def test_what_is_gone_is_not_pinned() -> None:
@@ -209,7 +220,7 @@ BOUND = st.integers(0, 150)
 @given(
     CANDIDATES,
     st.lists(st.sampled_from(CHAINS), max_size=2),
-    st.builds(Budget, st.integers(0, 6), BOUND, st.none() | BOUND, st.none() | BOUND, st.booleans()),
+    st.builds(Budget, st.integers(0, 6), BOUND, st.none() | BOUND, st.none() | BOUND, st.sampled_from(Overlap)),
     st.lists(st.frozensets(st.sampled_from([ref(name) for name in NAMES])), max_size=4),
     GROUPS,
     st.fixed_dictionaries({ref(name): st.integers(0, 60) for name in NAMES}),
@@ -233,7 +244,7 @@ def test_budgets_hold_and_always_is_kept_or_reported(
     if planned.chosen:
         later: ModelSet = frozenset().union(*(item.chain.models for item in candidates), *foresight)
         new = later - pinned - mine if foresight else later
-        total += max((sizes[item] for item in new), default=0) if budget.overlap else 0
+        total += max((sizes[item] for item in new), default=0) if budget.overlap is not Overlap.NOTHING else 0
         assert budget.ram is None or total <= budget.ram
         assert budget.vram is None or total <= budget.vram
 

@@ -1,0 +1,131 @@
+"""`comfykeep bench residency`: how good the choice of what stays in memory is, and how true the tiers are.
+
+Three figures, none of them by the word of what they judge: loads beyond the least possible on traces of prompts, for
+our eviction, for LRU and for GreedyDual; the share of components whose tier was predicted right, by the simulator's own
+account; and whether ComfyUI is killed for want of RAM when pins are planned, and when they are not.
+"""
+
+import asyncio
+import json
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from bench.caching import TRACES, greedy_dual_loads, lru_loads, optimal_loads, our_loads
+from bench.tiers import Setting, Tally, measure, ram_for_three, settings
+from proxy.core.tiers import Tier
+
+SEED = 1
+PROMPTS = 500
+MODELS = 8
+ROOMS = (3, 5)
+VISIBLE = (0, 4, 16)
+"""Prompts of the queue that can be seen ahead."""
+TIER_PROMPTS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Loads:
+    """Loads on one trace, with room for some of the models at once. `ours` by the number of visible prompts."""
+
+    trace: str
+    room: int
+    optimum: int
+    lru: int
+    greedy_dual: int
+    ours: dict[int, int]
+
+
+def eviction(prompts: int = PROMPTS) -> Iterable[Loads]:
+    """Every trace with every room."""
+    for name, make in TRACES.items():
+        trace = make(random.Random(SEED), MODELS, prompts)
+        for room in ROOMS:
+            yield Loads(
+                name,
+                room,
+                optimal_loads(trace, room),
+                lru_loads(trace, room),
+                greedy_dual_loads(trace, room),
+                {visible: our_loads(trace, room, visible) for visible in VISIBLE},
+            )
+
+
+def tiers(chosen: Iterable[Setting], prompts: int, step: Callable[[], None]) -> dict[str, Tally]:
+    """Measure some settings; `step` is called after each."""
+    found = {}
+    for setting in chosen:
+        found[setting.name] = asyncio.run(measure(setting, prompts, SEED))
+        step()
+    return found
+
+
+def run(json_output: bool) -> None:
+    """Measure and print."""
+    console = Console(stderr=json_output)
+    chosen, kills = list(settings()), list(ram_for_three())
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task("residency", total=len(chosen) + len(kills) + 1)
+        loads = list(eviction())
+        progress.advance(task)
+        tallies = tiers(chosen, TIER_PROMPTS, lambda: progress.advance(task))
+        killed = tiers(kills, PROMPTS, lambda: progress.advance(task))
+    if json_output:
+        print(json.dumps(_as_json(loads, tallies, killed)))  # noqa: T201 - the answer of a command
+        return
+    console.print(_eviction_table(loads))
+    console.print(_tier_table(tallies))
+    for name, tally in killed.items():
+        end = "no kill" if tally.killed_after is None else f"killed after {tally.killed_after} prompts"
+        console.print(f"{name}, {PROMPTS} prompts: {end}")
+
+
+def _as_json(loads: Iterable[Loads], tallies: dict[str, Tally], killed: dict[str, Tally]) -> dict[str, Any]:
+    return {
+        "eviction": [
+            {**asdict(each), "extra_over_optimum": {name: count - each.optimum for name, count in _rules(each).items()}}
+            for each in loads
+        ],
+        "tiers": {
+            name: {
+                "accuracy": tally.share(),
+                "by_predicted_tier": {tier.value: tally.share(tier) for tier in Tier},
+                "accuracy_by_timing": tally.judged_share,
+                "killed_after": tally.killed_after,
+            }
+            for name, tally in tallies.items()
+        },
+        "ram_for_three_of_eight": {name: {"killed_after": tally.killed_after} for name, tally in killed.items()},
+    }
+
+
+def _rules(each: Loads) -> dict[str, int]:
+    ours = {f"ours, {visible} visible": count for visible, count in each.ours.items()}
+    return {"LRU": each.lru, "GreedyDual": each.greedy_dual, **ours}
+
+
+def _eviction_table(loads: Iterable[Loads]) -> Table:
+    rows = list(loads)
+    table = Table(title=f"Loads beyond the optimum: {PROMPTS} prompts over {MODELS} equally large models")
+    for heading in ("trace", "room", "optimum", *_rules(rows[0])):
+        table.add_column(heading, justify="left" if heading == "trace" else "right")
+    for each in rows:
+        extra = (f"+{count - each.optimum}" for count in _rules(each).values())
+        table.add_row(each.trace, str(each.room), str(each.optimum), *extra)
+    return table
+
+
+def _tier_table(tallies: dict[str, Tally]) -> Table:
+    table = Table(title=f"Components whose tier was predicted right, {TIER_PROMPTS} prompts each")
+    for heading in ("ComfyUI, RAM/VRAM", "all", "hot", "warm", "cold", "by timing alone", "killed after"):
+        table.add_column(heading, justify="left" if heading.startswith("ComfyUI") else "right")
+    for name, tally in tallies.items():
+        shares = (tally.share(), *(tally.share(tier) for tier in (Tier.HOT, Tier.WARM, Tier.COLD)), tally.judged_share)
+        cells = ("-" if share is None else f"{share:.1%}" for share in shares)
+        table.add_row(name, *cells, "-" if tally.killed_after is None else f"{tally.killed_after} prompts")
+    return table

@@ -1,0 +1,132 @@
+"""Is the residency model right? Random workloads on simulated machines, every cache mode, several memory sizes.
+
+Before each prompt the model says where each component is; the simulator knows. The predictions are also judged the way
+they are on a real machine, by timing alone, and that verdict is held against the simulator's too.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
+
+from bench.rig import Rig
+from bench.workflows import flux, sd15_with_lora, sdxl
+from proxy.core.budget import Limits
+from proxy.core.tiers import Tier
+from simulator.config import DEFAULT_MODELS, GB, CacheMode, SimulatorConfig
+from simulator.memory import Killed
+
+MODELS: Mapping[str, Mapping[str, int]] = {
+    **DEFAULT_MODELS,
+    "checkpoints": {
+        f"checkpoint-{number}.safetensors": int(size * GB) for number, size in enumerate((6.8, 6.8, 6.5, 2, 4))
+    },
+    "diffusion_models": {"large.safetensors": int(11.6 * GB), "small.safetensors": int(7.5 * GB)},
+}
+EQUAL: Mapping[str, Mapping[str, int]] = {
+    "checkpoints": {f"model-{number}.safetensors": int(6.8 * GB) for number in range(8)}
+}
+Kind: TypeAlias = Callable[[int], dict[str, Any]]
+SMALL = SimulatorConfig(ram_gb=32, vram_gb=12, models=MODELS)
+MEDIUM = SimulatorConfig(ram_gb=64, vram_gb=24, models=MODELS)
+LARGE = SimulatorConfig(ram_gb=128, vram_gb=48, models=MODELS)
+
+
+def random_prompt(
+    rng: random.Random, seed: int, kinds: Sequence[Kind] = (sdxl, flux, sd15_with_lora)
+) -> dict[str, Any]:
+    """One of some kinds of workflow over random files."""
+    prompt = rng.choice(kinds)(seed % 7)
+    for node in prompt.values():
+        inputs = node["inputs"]
+        for name, folder in (("ckpt_name", "checkpoints"), ("unet_name", "diffusion_models"), ("lora_name", "loras")):
+            if name in inputs:
+                inputs[name] = rng.choice(list(MODELS[folder]))
+        if "seed" in inputs:
+            inputs["seed"] = seed
+        if node["class_type"] == "PreviewImage":
+            node.update(class_type="PreviewAny", inputs={"source": inputs["images"]})
+    return prompt
+
+
+def any_checkpoint(rng: random.Random, seed: int) -> dict[str, Any]:
+    """A checkpoint out of eight, all of one size."""
+    prompt = random_prompt(rng, seed, kinds=(sdxl,))
+    prompt["4"]["inputs"]["ckpt_name"] = rng.choice(list(EQUAL["checkpoints"]))
+    return prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One machine, one way to start ComfyUI, with or without pins."""
+
+    name: str
+    config: SimulatorConfig
+    limits: Limits | None = field(default_factory=Limits)
+    """What pins may take; None for pins without any bound."""
+    prompt: Callable[[random.Random, int], dict[str, Any]] = field(default=random_prompt)
+
+
+@dataclass(slots=True)
+class Tally:
+    """What came of one setting: uses by (predicted, actual) tier, and by (timed, actual) where timing told."""
+
+    uses: Counter[tuple[Tier, Tier]] = field(default_factory=Counter)
+    judged_share: float | None = None
+    killed_after: int | None = None
+    """Prompts until ComfyUI was killed for want of RAM; None if it was not."""
+
+    def share(self, tier: Tier | None = None) -> float | None:
+        """Right predictions among the uses for which this tier was predicted, or among all; None without any."""
+        total = sum(count for (predicted, _), count in self.uses.items() if tier in {None, predicted})
+        right = sum(
+            c for (predicted, actual), c in self.uses.items() if predicted is actual and tier in {None, predicted}
+        )
+        return right / total if total else None
+
+
+def settings() -> Iterator[Setting]:
+    """All that is measured. Modes that keep models by themselves get values with which they survive without pins."""
+    no_pins = Limits(max_chains=0)
+    for size, machine, results, free in (
+        ("32/12 GB", SMALL, 10, 16.0),
+        ("64/24 GB", MEDIUM, 40, 16.0),
+        ("128/48 GB", LARGE, 40, 16.0),
+    ):
+        yield Setting(f"default, {size}", machine)
+        yield Setting(f"classic, {size}", _with(machine, cache=CacheMode.CLASSIC))
+        yield Setting(f"LRU {results}, {size}", _with(machine, cache=CacheMode.LRU, cache_lru=results))
+        yield Setting(f"none, {size}", _with(machine, cache=CacheMode.NONE))
+        yield Setting(f"--cache-ram 6 {free:g}, no pins, {size}", _with(machine, cache_ram=(6.0, free)), no_pins)
+    yield Setting("no smart memory, 64/24 GB", _with(MEDIUM, disable_smart_memory=True))
+    yield Setting("--highvram, 64/48 GB", _with(MEDIUM, highvram=True, vram_gb=48.0))
+
+
+def ram_for_three() -> Iterator[Setting]:
+    """RAM for three of eight models beside what ComfyUI needs itself: with planned pins, and with all of them."""
+    machine = SimulatorConfig(ram_gb=32, vram_gb=8, models=EQUAL)
+    yield Setting("RAM for 3 of 8 models, planned pins", machine, Limits(ram_share=1.0), any_checkpoint)
+    yield Setting("RAM for 3 of 8 models, every model pinned", machine, None, any_checkpoint)
+
+
+def _with(machine: SimulatorConfig, **changes: Any) -> SimulatorConfig:
+    return replace(machine, **changes)
+
+
+async def measure(setting: Setting, prompts: int, seed: int) -> Tally:
+    """Run a random workload; the queue is visible four prompts ahead."""
+    rng = random.Random(seed)
+    rig = Rig(setting.config, setting.limits)
+    tally = Tally()
+    coming = [setting.prompt(rng, number) for number in range(prompts)]
+    needs = [rig.components(prompt) for prompt in coming]
+    for number, prompt in enumerate(coming):
+        try:
+            watched = await rig.run(prompt, needs[number + 1 : number + 5])
+        except Killed:
+            tally.killed_after = number
+            break
+        tally.uses.update((each.predicted, each.actual) for each in watched)
+    tally.judged_share = rig.residency.accuracy().share
+    return tally
