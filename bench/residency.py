@@ -41,10 +41,10 @@ class Loads:
     ours: dict[int, int]
 
 
-def eviction(prompts: int = PROMPTS) -> Iterable[Loads]:
+def eviction() -> Iterable[Loads]:
     """Every trace with every room."""
     for name, make in TRACES.items():
-        trace = make(random.Random(SEED), MODELS, prompts)
+        trace = make(random.Random(SEED), MODELS, PROMPTS)
         for room in ROOMS:
             yield Loads(
                 name,
