@@ -27,6 +27,9 @@ from proxy.upstream.stats import StatsReader
 _HEAD_LIMIT = 1 << 20
 """Bytes of a request line or of one header: ComfyUI decides what is too long."""
 
+_LAST_WORDS = 5.0
+"""Seconds that answers under way get at a stop; a long download ends with an error then."""
+
 
 @dataclass(frozen=True, slots=True)
 class Running:
@@ -45,6 +48,7 @@ async def running(config: Config) -> AsyncIterator[Running]:
     """
     url = config.upstream.url
     async with UpstreamClient(url) as client:
+        tunnel = Tunnel(url)
         engine = Engine(
             _upstream(config, client),
             config.proxy.mode,
@@ -54,7 +58,8 @@ async def running(config: Config) -> AsyncIterator[Running]:
             lambda parts: _open_queue(config, parts),
         )
         runner = web.AppRunner(
-            _application(engine, client),
+            _application(engine, client, tunnel),
+            shutdown_timeout=_LAST_WORDS,
             access_log=None,
             auto_decompress=False,  # bodies are passed on as they came
             handler_cancellation=True,  # a client that leaves ends what is fetched for it
@@ -69,6 +74,7 @@ async def running(config: Config) -> AsyncIterator[Running]:
         finally:
             await engine.close()
             await runner.cleanup()
+            await tunnel.close()
 
 
 def _upstream(config: Config, client: UpstreamClient) -> Upstream:
@@ -97,8 +103,8 @@ async def _open_queue(config: Config, parts: Parts) -> HeldQueue:
     return HeldQueue(parts, await Journal.open(journal.file, journal.sync), settings)
 
 
-def _application(engine: Engine, client: UpstreamClient) -> web.Application:
-    passthrough = Passthrough(client, Tunnel(client.base_url))
+def _application(engine: Engine, client: UpstreamClient, tunnel: Tunnel) -> web.Application:
+    passthrough = Passthrough(client, tunnel)
     rules = access_rules(lambda: engine.upstream.flags.cors_origin, passthrough.takes)
     app = web.Application(middlewares=[rules, errors_as_json], client_max_size=0)  # ComfyUI sets the limit
     add_routes(app, engine, Sockets(engine.feed, passthrough.forward))

@@ -26,7 +26,8 @@ class ClientSockets:
             return
         headers = tuple((name, value) for name, value in submission.headers if name.lower() in _CREDENTIALS)
         record.held = True
-        ready = self._feed.hold(record.client_id, Knock("/ws", headers))
+        _, mark, query = submission.target.partition("?")
+        ready = self._feed.hold(record.client_id, Knock(f"/ws{mark}{query}", headers))
         if not ready.done():
             await asyncio.wait([ready], timeout=PATIENCE)
 
