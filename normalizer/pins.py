@@ -47,7 +47,8 @@ def carry(normalized: Normalized, chains: Sequence[Chain], schema: Schema) -> No
 
 
 def _scans(node: Any) -> bool:
-    return isinstance(node, Mapping) and node.get("class_type") in METADATA_SCANNERS
+    class_type = node.get("class_type") if isinstance(node, Mapping) else None
+    return isinstance(class_type, str) and class_type in METADATA_SCANNERS
 
 
 def _sound(

@@ -34,7 +34,7 @@ class Record:
         submitted: when it was accepted, in Unix seconds, as all times here.
         state: one of the states of `core.jobs`.
         client_id: whose events these are; `None` for a prompt without.
-        number: as the client sent it; `None` without.
+        number: its place among the numbers of the queue: as the client sent it, or as it was counted here.
         front: whether the client asked for the front of the queue.
         priority: higher runs first.
         order_key: prompts that share one stay in order.

@@ -39,7 +39,7 @@ class Submitted:
     """A client wants a prompt run.
 
     Attributes:
-        prompt_id: unique; a second submission of an id that is still known is ignored.
+        prompt_id: unique; a second submission of one that has not ended is ignored.
         client: whose share of the GPU it uses.
         models: the components it needs.
         priority: higher runs first.

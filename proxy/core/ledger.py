@@ -242,6 +242,12 @@ class Ledger:
         self._prune(job.priority)
         self._remember_ended(job)
 
+    def forget_ended(self, prompt_id: str) -> None:
+        """Its id is used again."""
+        if (job := self.jobs.get(prompt_id)) is not None and job.state in ENDED:
+            self._ended.remove(prompt_id)
+            del self.jobs[prompt_id]
+
     def _remember_ended(self, job: Job) -> None:
         self._ended.append(job.prompt_id)
         if len(self._ended) > ENDED_KEPT:

@@ -121,6 +121,7 @@ class Engine:
                 wall=self._wall,
             )
             self.held = await self._open_queue(parts)
+            self._tasks.spawn(self.held.watch_journal(), "watch the journal")
             self._observer.holds = True
             self._watch.holding = self.held.holding
             if self.feed.up:

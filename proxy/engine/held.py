@@ -5,6 +5,8 @@ Thousands may wait, so bodies are packed, and what a view or a dispatch needs is
 
 import asyncio
 import json
+import math
+import sys
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +18,7 @@ from proxy.core.commands import End
 from proxy.core.events import Submitted
 from proxy.engine.passing import Look
 from proxy.engine.records import Record
-from proxy.engine.submission import Draft, Submission, draft, parse
+from proxy.engine.submission import Draft, Submission, draft, parse, shape_fault
 from proxy.errors import DownstreamError
 from proxy.journal_records import Record as JournalRecord
 from proxy.upstream.client import Answer
@@ -66,6 +68,8 @@ class Held:
     answer: "asyncio.Future[Answer]"
     node_errors: Mapping[str, Any] | None = None
     refusal: Answer | None = None
+    given_number: float | None = None
+    """The `number` its client gave, as ComfyUI reads it."""
     idempotency_key: str | None = None
     written: "asyncio.Future[None] | None" = None
     """Its entry in the journal; None before it was accepted."""
@@ -81,7 +85,7 @@ class Held:
 
     def shown_number(self, number: float) -> float:
         """The number that clients read: a given one is a float to ComfyUI, a counted one an int."""
-        return number if self.event.number is not None else int(number)
+        return int(number) if self.given_number is None else self.given_number
 
     def queue_item(self, number: float) -> bytes:
         """`[number, id, prompt, extra_data, outputs]` as ComfyUI shows it, as JSON."""
@@ -93,8 +97,10 @@ def hold(submission: Submission, look: Look, sequence: int, own_client_id: str, 
     """Make ready to keep a prompt; `create_time` is in milliseconds since the epoch.
 
     Raises:
-        DownstreamError: for a priority that is no integer or an order key that is no string.
+        DownstreamError: for a body ComfyUI could not read, or a priority or order key that makes no sense.
     """
+    if fault := shape_fault(look.original.payload):
+        raise DownstreamError("ComfyUI cannot read this body", type="invalid_prompt", details=fault)
     original, normalized, schema = look.original, look.normalized, look.schema
     extra_data = _shown_extra_data(submission, original, create_time)
     outputs = [node_id for node_id, node in original.prompt.items() if _is_output(node, schema)]
@@ -102,7 +108,7 @@ def hold(submission: Submission, look: Look, sequence: int, own_client_id: str, 
     if isinstance(targets, list):
         outputs = [node_id for node_id in outputs if node_id in targets]
     client_id = original.client_id if original.names_client else own_client_id
-    number = original.payload.get("number")
+    number = float(original.payload["number"]) if "number" in original.payload else None
     return Held(
         prompt_id=original.prompt_id,
         sequence=sequence,
@@ -118,13 +124,14 @@ def hold(submission: Submission, look: Look, sequence: int, own_client_id: str, 
             client=original.client_id or "",
             models=normalized.models,
             priority=_priority(submission, original),
-            number=None if number is None else float(number),
+            number=None if number is None else _orderable(number),
             front=bool(original.payload.get("front")),
             order_key=_order_key(submission, original),
             workload=_workload(normalized),
             paid=_is_paid(original.prompt, schema),
         ),
         answer=asyncio.get_running_loop().create_future(),
+        given_number=number,
         idempotency_key=header(submission, IDEMPOTENCY_HEADER),
     )
 
@@ -142,6 +149,13 @@ def read_record(record: JournalRecord) -> tuple[Submission, Draft] | None:
 def header(submission: Submission, name: str) -> str | None:
     """The first header of that name (lower case)."""
     return next((value for key, value in submission.headers if key.lower() == name), None)
+
+
+def _orderable(number: float) -> float:
+    """ComfyUI takes any float, NaN too; a place in the queue has to be one that compares."""
+    if math.isnan(number):
+        return 0.0
+    return min(max(number, -sys.float_info.max), sys.float_info.max)
 
 
 def _priority(submission: Submission, original: Draft) -> int:

@@ -25,7 +25,7 @@ from proxy.engine.held import Held
 from proxy.engine.performer import Performer
 from proxy.engine.records import Records
 from proxy.engine.sender import json_answer
-from proxy.errors import DownstreamError
+from proxy.errors import ComfykeepError, DownstreamError
 from proxy.journal import Journal
 from proxy.journal_records import UNSET, Unset, Update
 from proxy.journal_records import Record as JournalRecord
@@ -274,12 +274,21 @@ class Holding:
                     outcome=command.reason.code,
                 )
             )
+            if command.state is State.CANCELLED and command.reason.code not in _TOLD_BY_COMFYUI:
+                # As with ComfyUI, what was deleted before it ran leaves no trace, and its id may be used again.
+                self._tasks.spawn(self._erase(held.prompt_id), "erase a deleted prompt")
         self._forget(held)
         if command.reason.code not in _TOLD_BY_COMFYUI and command.state is State.FAILED:
             self._ended(held, ending)
         del self._held[held.prompt_id]
 
     # -- helpers -------------------------------------------------------------------------------------------------
+
+    async def _erase(self, prompt_id: str) -> None:
+        try:
+            await self._journal.delete([prompt_id])
+        except ComfykeepError as error:
+            log.warning("%s", error.message)
 
     def _forget(self, held: Held) -> None:
         """It is not at ComfyUI any more."""

@@ -10,7 +10,7 @@ from normalizer import MalformedPrompt, Normalized, Schema, normalize
 from proxy.engine.bookkeeping import Bookkeeping
 from proxy.engine.comfy import Upstream
 from proxy.engine.records import Archive, Handling, Record, Records, components_of
-from proxy.engine.submission import Draft, Submission, draft, parse, shape_fault
+from proxy.engine.submission import Draft, Submission, draft, parse, refuse_fatal, shape_fault
 from proxy.errors import DownstreamError
 from proxy.upstream.client import Answer
 
@@ -36,8 +36,13 @@ class Passing:
         self._clock = clock
 
     async def look_at(self, original: Draft) -> Look | None:
-        """Normalize a prompt; None when it cannot be walked."""
+        """Normalize a prompt; None when it cannot be walked.
+
+        Raises:
+            DownstreamError: when it is known to kill ComfyUI.
+        """
         schema = await self._upstream.schema.cover(original.class_types)
+        refuse_fatal(original.payload, schema)
         try:
             return Look(original, normalize(original.prompt, schema), schema)
         except MalformedPrompt:
@@ -47,9 +52,9 @@ class Passing:
         """As `look_at`, for a body that goes on whatever is in it; None when it is not understood."""
         try:
             original = draft(parse(submission))
+            return None if original is None else await self.look_at(original)
         except DownstreamError:
             return None
-        return None if original is None else await self.look_at(original)
 
     async def post(self, submission: Submission) -> Answer:
         """Send a submission on, untouched.
@@ -64,9 +69,10 @@ class Passing:
         """Send on what is not understood; where ComfyUI could not even read it, say so.
 
         Raises:
-            DownstreamError: instead of ComfyUI's 500 page.
+            DownstreamError: instead of ComfyUI's 500 page, or when it is known to kill ComfyUI.
             UpstreamError: when ComfyUI does not answer.
         """
+        refuse_fatal(payload)
         answer = await self.post(submission)
         if answer.status == _SERVER_ERROR and (fault := shape_fault(payload)):
             raise DownstreamError("ComfyUI cannot read this body", type="invalid_prompt", details=fault)

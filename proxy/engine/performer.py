@@ -16,7 +16,7 @@ from proxy.engine.held import Held
 from proxy.engine.passing import Passing
 from proxy.engine.records import Handling, Record, Records, components_of
 from proxy.engine.recovery import read_history_entry, read_queue
-from proxy.engine.sender import Parcel, Sender
+from proxy.engine.sender import Parcel, Sender, find_number
 from proxy.engine.submission import Place, draft, parse
 from proxy.errors import DownstreamError, UpstreamError
 from proxy.upstream.client import Answer
@@ -91,10 +91,8 @@ class Performer:
         if answer.ok:
             held.node_errors = _node_errors(answer)
             return ev.Dispatched(held.prompt_id)
-        if answer.status >= _SERVER_ERROR:
-            return ev.DispatchUnclear(held.prompt_id)
-        held.refusal = answer
-        return ev.DispatchRefused(held.prompt_id)
+        turned_down = await self._turned_down(held, answer)
+        return ev.DispatchRefused(held.prompt_id) if turned_down else ev.DispatchUnclear(held.prompt_id)
 
     async def recall(self, prompt_id: str) -> ev.Event | None:
         """Take it out of ComfyUI's queue; None when ComfyUI does not answer, which shows elsewhere."""
@@ -124,6 +122,17 @@ class Performer:
             await self._upstream.client.post_json("/interrupt", {} if prompt_id is None else {"prompt_id": prompt_id})
         except UpstreamError as error:
             log.info("%s", error)
+
+    async def _turned_down(self, held: Held, answer: Answer) -> bool:
+        """Whether ComfyUI does not have it. A 500 alone does not say so: it may have been queued all the same."""
+        held.refusal = answer
+        if answer.status < _SERVER_ERROR:
+            return True
+        try:
+            return await find_number(self._upstream, held.prompt_id) is None
+        except UpstreamError as error:
+            log.info("%s", error)
+            return False
 
     async def _take_out(self, prompt_id: str) -> bool:
         """Delete it and make sure; whether it had started."""

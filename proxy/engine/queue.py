@@ -28,8 +28,9 @@ from proxy.engine.records import Record, Records
 from proxy.engine.recovery import Queue, read_history_entry
 from proxy.engine.sender import Sender, json_answer
 from proxy.engine.submission import Draft, Submission
-from proxy.errors import UpstreamError
+from proxy.errors import ComfykeepError, UpstreamError
 from proxy.journal import Journal
+from proxy.journal_errors import JournalClosed
 from proxy.journal_records import Record as JournalRecord
 from proxy.journal_records import Update
 from proxy.tasks import Tasks
@@ -66,7 +67,7 @@ class HeldQueue:
         self._parts = parts
         self._journal = journal
         self._status_due = False
-        self._seen_up = False
+        self._loaded = asyncio.Event()
         self._last_ended: str | None = None
         self._ending: dict[str, Held] = {}
         performer = Performer(
@@ -84,6 +85,15 @@ class HeldQueue:
             changed=self._changed,
             ended=self._tell_end,
         )
+
+    async def watch_journal(self) -> None:
+        """Say it when the journal fails for good; runs until then."""
+        try:
+            await self._journal.watch()
+        except JournalClosed:
+            return
+        except ComfykeepError as error:
+            log.critical("%s. %s", error.message, error.details)
 
     async def _load(self) -> None:
         """Take up what an earlier process left. ComfyUI must answer: what a prompt needs shows by its classes."""
@@ -136,8 +146,9 @@ class HeldQueue:
             DownstreamError: when it is refused by a limit, or its priority or order key makes no sense.
             UpstreamError: when ComfyUI has not been seen yet, so that the address may be wrong.
         """
-        if not self._seen_up:
+        if not self._loaded.is_set():
             await self._parts.upstream.client.get_json("/prompt")  # raises what is wrong, in the usual words
+            await self._loaded.wait()
         created = int(self._parts.wall() * 1000)
         held = hold(submission, look, self.holding.next_sequence(), self._parts.feed.own_id, created)
         self.holding.add(held, held.event)
@@ -191,7 +202,7 @@ class HeldQueue:
         Raises:
             UpstreamError: when it went away again.
         """
-        if not self._seen_up:
+        if not self._loaded.is_set():
             await self._load()
         client = self._parts.upstream.client
         finished = {}
@@ -200,12 +211,12 @@ class HeldQueue:
             entry = None if prompt_id in queue.ids else await read_history_entry(client, prompt_id)
             if entry is not None:
                 finished[prompt_id] = ev.Finished(prompt_id, entry.outcome)
-        self._seen_up = True
         running = frozenset(str(item[1]) for item in queue.running)
         pending = tuple(str(item[1]) for item in sorted(queue.pending, key=lambda item: (item[0], item[1])))
         known = bool(finished) or any(prompt_id in queue.ids for prompt_id in sent)
         new_process = not known and await self._is_new_process()
         self.holding.tell(ev.UpstreamReady(new_process, running, pending, finished))
+        self._loaded.set()
 
     async def _is_new_process(self) -> bool:
         """Whether ComfyUI has forgotten what it knew: its history has lost the prompt that ended last.

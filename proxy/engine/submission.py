@@ -72,14 +72,9 @@ def parse(submission: Submission) -> Any:
 
 
 def draft(payload: Any) -> Draft | None:
-    """Understand a body; None when it is to go on as it came.
-
-    Raises:
-        DownstreamError: when it is known to kill ComfyUI.
-    """
+    """Understand a body; None when it is to go on as it came."""
     if not isinstance(payload, Mapping):
         return None
-    refuse_fatal(payload)
     prompt, extra_data = payload.get("prompt"), payload.get("extra_data", {})
     prompt_id = payload.get("prompt_id")
     if not isinstance(prompt, Mapping) or not isinstance(extra_data, Mapping):
@@ -98,13 +93,13 @@ def draft(payload: Any) -> Draft | None:
     )
 
 
-def refuse_fatal(payload: Mapping[str, Any]) -> None:
-    """Keep out what would end ComfyUI or its worker.
+def refuse_fatal(payload: Any, schema: Schema | None = None) -> None:
+    """Keep out what would end ComfyUI or its worker; links are judged only where the classes are known.
 
     Raises:
         DownstreamError: with every fault that was found.
     """
-    faults = fatal_faults(payload)
+    faults = fatal_faults(payload, schema) if isinstance(payload, Mapping) else []
     if faults:
         raise DownstreamError(
             "This prompt would crash ComfyUI",
