@@ -7,7 +7,7 @@ from .events import Binary
 from .graph import GraphBuilder
 from .nodes.base import Interrupted
 from .progress import Progress
-from .stills import JPEG
+from .stills import Still
 
 if TYPE_CHECKING:
     from .run import Site
@@ -58,30 +58,34 @@ class NodeCall:
         """Raise Interrupted where somebody wanted that."""
         self._site.interrupt.check()
 
-    def progress(self, value: float, maximum: float, *, preview: bool = False, always: bool = False) -> None:
+    @property
+    def previews(self) -> bool:
+        """Whether samplers show their work."""
+        return self._site.preview_method != "none"
+
+    def progress(self, value: float, maximum: float, preview: Still | None = None) -> None:
         """As a progress bar of ComfyUI, which tells less than it is told (comfy/utils.py, `ProgressBar`)."""
-        shown = preview and (always or self._site.preview_method != "none")
         now = self.machine.clock.slept
         rushed = now - self._told_at < _QUIET_SECONDS
         little = (value - max(0.0, self._told)) / maximum * 100 < _QUIET_PERCENT
-        if not shown and self._told >= 0 and value < maximum and (rushed or little):
+        if preview is None and self._told >= 0 and value < maximum and (rushed or little):
             return
         self._told, self._told_at = value, now
-        self._tell_progress(value, maximum, shown=shown)
+        self._tell_progress(value, maximum, preview)
 
-    def _tell_progress(self, value: float, maximum: float, *, shown: bool) -> None:
+    def _tell_progress(self, value: float, maximum: float, preview: Still | None) -> None:
         """The hook that progress bars call (ComfyUI main.py, `hijack_progress`)."""
         self.check_interrupt()
         events = self._site.events
         with_metadata = events.supports(events.client_id, _PREVIEW_METADATA)
         self._progress.update(self.node_id, value, maximum)
-        if shown and with_metadata:
+        if preview is not None and with_metadata:
             metadata = self._progress.identity(self.node_id)
-            events.send(Binary.PREVIEW_WITH_METADATA, (JPEG, metadata), events.client_id)
+            events.send(Binary.PREVIEW_WITH_METADATA, (preview, metadata), events.client_id)
         data = {"value": value, "max": maximum, "prompt_id": self.prompt_id, "node": self.node_id}
         events.send("progress", data, events.client_id)
-        if shown and not with_metadata:
-            events.send(Binary.UNENCODED_PREVIEW, JPEG, events.client_id)
+        if preview is not None and not with_metadata:
+            events.send(Binary.UNENCODED_PREVIEW, preview, events.client_id)
 
     def send(self, event: str, data: Any, client_id: Any) -> None:
         """Send an event of one's own."""

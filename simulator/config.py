@@ -52,6 +52,8 @@ class NodeStart:
 class SimulatorConfig:
     """All that a simulated ComfyUI can be told.
 
+    It manages VRAM the classical way, so its command line has --disable-dynamic-vram.
+
     Sizes in GB are 2^30 bytes; bandwidths are GB per second.
     """
 
@@ -72,6 +74,8 @@ class SimulatorConfig:
     vram_gb: float = 24.0
     disk_gbps: float = 2.0
     pcie_gbps: float = 16.0
+    page_cache_gbps: float | None = None
+    """Bandwidth of files that the operating system still has in otherwise free RAM; None reads from disk each time."""
     step_seconds: float = 0.2
     """One sampling step for one image of a megapixel."""
     time_scale: float = 1.0
@@ -110,7 +114,7 @@ class SimulatorConfig:
 
     def argv(self, port: int) -> list[str]:
         """The command line as ComfyUI would report it in /system_stats."""
-        words = ["main.py", "--listen", self.host, "--port", str(port)]
+        words = ["main.py", "--listen", self.host, "--port", str(port), "--disable-dynamic-vram"]
         words += self._cache_flags()
         switches = {
             "--highvram": self.highvram,

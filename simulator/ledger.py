@@ -19,6 +19,8 @@ class DiskRead:
     prompt_id: str
     node_id: str
     class_type: str
+    from_page_cache: bool = False
+    """The operating system still had it; see SimulatorConfig.page_cache_gbps."""
 
 
 @dataclass(frozen=True)

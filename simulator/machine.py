@@ -59,6 +59,7 @@ class Machine:
         self.ledger = ledger
         self.directories = directories
         self.memory = Memory(config)
+        self._paged: dict[str, int] = {}
 
     def folders(self) -> list[str]:
         """Names of all model folders."""
@@ -94,13 +95,24 @@ class Machine:
         Raises:
             Killed: it does not fit; the time until then has passed.
         """
-        seconds = nbytes / (self.config.disk_gbps * GB)
+        self._shrink_pages(self.memory.ram_free)
+        cached = self._paged.pop(file, None) is not None
+        speed = self.config.page_cache_gbps if cached else self.config.disk_gbps
+        seconds = nbytes / ((speed or self.config.disk_gbps) * GB)
         free = self.memory.ram_free
         if nbytes > free:
             await self.clock.sleep(seconds * free / nbytes)
             raise Killed("out of memory: killed")
         await self.clock.sleep(seconds)
-        self.ledger.reads.append(DiskRead(file, nbytes, seconds, prompt_id, node_id, class_type))
+        self.ledger.reads.append(DiskRead(file, nbytes, seconds, prompt_id, node_id, class_type, cached))
+        if self.config.page_cache_gbps is not None:
+            self._paged[file] = nbytes
+            self._shrink_pages(self.memory.ram_free - nbytes)
+
+    def _shrink_pages(self, room: int) -> None:
+        """Files leave the page cache, those read first before the others, when processes need the RAM."""
+        while self._paged and sum(self._paged.values()) > room:
+            del self._paged[next(iter(self._paged))]
 
     async def moved(self, moves: list[Move], prompt_id: str) -> None:
         """Let the time of transfers pass and write them down."""

@@ -183,7 +183,7 @@ class PromptRun:
         found = gather(
             self.prompt.node(node_id),
             node_class,
-            node_class.inputs(self.site.machine),
+            node_class.finalized(self.site.machine, self.prompt.node(node_id)["inputs"]),
             lambda source: self.todo.value(source, node_id),
             self._hidden(node_id),
         )

@@ -19,7 +19,6 @@ from aiohttp import ClientError, WSMsgType, web
 from .events import Binary
 
 _log = logging.getLogger(__name__)
-_JPEG = struct.pack(">I", 1)
 
 
 class Sockets:
@@ -119,9 +118,9 @@ class Sockets:
 
 def _packed(event: Binary, data: Any) -> bytes:
     if event is Binary.UNENCODED_PREVIEW:
-        return struct.pack(">I", Binary.PREVIEW) + _JPEG + bytes(data)
+        return struct.pack(">II", Binary.PREVIEW, data.kind) + bytes(data.data)
     if event is Binary.PREVIEW_WITH_METADATA:
         image, metadata = data
-        text = json.dumps({**metadata, "image_type": "image/jpeg"}).encode()
-        return struct.pack(">II", event, len(text)) + text + bytes(image)
+        text = json.dumps({**metadata, "image_type": image.media_type}).encode()
+        return struct.pack(">II", event, len(text)) + text + bytes(image.data)
     return struct.pack(">I", event) + bytes(data)

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Protocol
 
 from simulator.graph import GraphBuilder
 from simulator.machine import Machine
+from simulator.stills import Still
 
 Inputs = dict[str, dict[str, Any]]
 """`required`, `optional` and `hidden`, each by name: a list of type (or options) and details; hidden ones a kind."""
@@ -56,15 +57,12 @@ class Call(Protocol):
     def check_interrupt(self) -> None:
         """Raises Interrupted when the user asked for it."""
 
-    def progress(self, value: float, maximum: float, *, preview: bool = False, always: bool = False) -> None:
-        """Tell how far the node is, which clients hear at most every 0.1 s; also checks for an interruption.
+    @property
+    def previews(self) -> bool:
+        """Whether samplers show their work."""
 
-        Args:
-            value: steps done.
-            maximum: steps in all.
-            preview: send a preview where previews are on.
-            always: send it even where they are off.
-        """
+    def progress(self, value: float, maximum: float, preview: Still | None = None) -> None:
+        """Tell how far the node is, which clients hear at most every 0.1 s; also checks for an interruption."""
 
     def send(self, event: str, data: Any, client_id: Any) -> None:
         """Send an event to one client, or with None to all."""
@@ -97,6 +95,8 @@ class Node:
     OUTPUT_NODE: ClassVar[bool] = False
     INTERMEDIATE_OUTPUT: ClassVar[bool] = False
     NOT_IDEMPOTENT: ClassVar[bool] = False
+    V3: ClassVar[bool] = False
+    """Written against ComfyUI's newer node interface; its schema looks a little different."""
     ACCEPTS_ALL: ClassVar[bool] = False
     """Constants in undeclared inputs are passed on too."""
     ASYNC: ClassVar[bool] = False
@@ -168,6 +168,8 @@ class Node:
         """The class's entry in /object_info (ComfyUI server.py, `node_info`)."""
         inputs = cls.inputs(machine)
         return {
+            **(_V3_ENTRY if cls.V3 else {}),
+            **({"output_tooltips": [None] * len(cls.RETURN_TYPES)} if cls.V3 else {}),
             "input": inputs,
             "input_order": {kind: list(names) for kind, names in inputs.items()},
             "is_input_list": cls.INPUT_IS_LIST,
@@ -184,6 +186,16 @@ class Node:
             "search_aliases": [],
         }
 
+
+_V3_ENTRY: Mapping[str, Any] = {
+    "output_matchtypes": None,
+    "deprecated": False,
+    "experimental": False,
+    "dev_only": False,
+    "api_node": False,
+    "price_badge": None,
+    "essentials_category": None,
+}
 
 Classes = Mapping[str, type[Node]]
 

@@ -2,7 +2,7 @@
 
 from simulator.config import SimulatorConfig
 
-from . import images, loaders, sampling, testing
+from . import images, loaders, plain, sampling, testing
 from .base import Node
 from .generic import from_file
 
@@ -25,11 +25,14 @@ BUILT_IN: tuple[type[Node], ...] = (
     loaders.LoraLoaderModelOnly,
     loaders.ModelSamplingSD3,
     sampling.PreviewAny,
+    *plain.NODES,
     *testing.NODES,
 )
 
 
 def node_classes(config: SimulatorConfig) -> dict[str, type[Node]]:
-    """Classes by name; a built-in one takes the place of the same from a file."""
-    found: dict[str, type[Node]] = {} if config.object_info_file is None else from_file(config.object_info_file)
-    return {**found, **{node.NAME: node for node in BUILT_IN}}
+    """Classes by name; where a file has a built-in one, it has the file's schema and the built-in behaviour."""
+    built_in = {node.NAME: node for node in BUILT_IN}
+    if config.object_info_file is None:
+        return built_in
+    return {**built_in, **from_file(config.object_info_file, built_in)}

@@ -6,12 +6,15 @@ matter; what it reads does: a class that names model files in its inputs reads t
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from simulator.machine import Machine
 from simulator.values import Opaque, Patcher, Tensor, Wrapped, patcher_of
 
 from .base import Call, Files, Inputs, Node, Spec
+from .dynamic import finalize
 from .images import Image
 from .reading import read_weights
 
@@ -63,6 +66,20 @@ class GenericNode(Node):
 
     ACCEPTS_ALL = True
 
+    @classmethod
+    def finalized(cls, machine: Machine, given: dict[str, Any]) -> Inputs:
+        """See Node."""
+        return finalize(cls.inputs(machine), given)
+
+    @classmethod
+    def shown_name(cls, name: str) -> str:
+        """See Node."""
+        return name.rsplit(".", 1)[-1]
+
+    def wants(self, **inputs: Any) -> list[str]:
+        """All lazy inputs: what such a class would do without them is not known."""
+        return [name for name, value in inputs.items() if value is None and self.is_lazy(name)]
+
     async def run(self, call: Call, **inputs: Any) -> Any:
         """Read the files that the inputs name, take a little time, return something of each output type."""
         files = [value for value in inputs.values() if isinstance(value, str) and value.endswith(_MODEL_FILES)]
@@ -107,19 +124,25 @@ def _plain(kind: Any) -> Any:
     return Opaque(str(kind))
 
 
-def from_entry(name: str, entry: dict[str, Any]) -> type[Node]:
-    """Make a class of its /object_info entry."""
+def from_entry(name: str, entry: dict[str, Any], built_in: type[Node] | None = None) -> type[Node]:
+    """Make a class of its /object_info entry.
+
+    Args:
+        name: the class.
+        entry: its schema.
+        built_in: a class of that name that the simulator knows how to run; it keeps its behaviour and its files.
+    """
     inputs: Inputs = entry["input"]
 
-    def info(cls: type[Node], machine: Any) -> dict[str, Any]:
+    def info(cls: type[Node], machine: Machine) -> dict[str, Any]:
         return {**entry, "input": {**inputs, **cls.inputs(machine)}}
 
-    members = {
+    members: dict[str, Any] = {
         "__doc__": f"{name}, from a schema.",
         "__module__": __name__,
         "NAME": name,
-        "REQUIRED": {key: _spec(name, key, spec) for key, spec in inputs.get("required", {}).items()},
-        "OPTIONAL": {key: _spec(name, key, spec) for key, spec in inputs.get("optional", {}).items()},
+        "REQUIRED": _specs(name, inputs.get("required", {}), built_in.REQUIRED if built_in else {}),
+        "OPTIONAL": _specs(name, inputs.get("optional", {}), built_in.OPTIONAL if built_in else {}),
         "HIDDEN": inputs.get("hidden", {}),
         "RETURN_TYPES": tuple(entry["output"]),
         "INPUT_IS_LIST": entry.get("is_input_list", False),
@@ -129,11 +152,26 @@ def from_entry(name: str, entry: dict[str, Any]) -> type[Node]:
         "ASYNC": bool(entry.get("api_node")),
         "info": classmethod(info),
     }
-    return type(name, (GenericNode,), members)
+    return type(name, (built_in or GenericNode,), members)
 
 
-def from_file(path: Path) -> dict[str, type[Node]]:
+def _specs(name: str, given: Mapping[str, Any], known: Mapping[str, Spec]) -> dict[str, Spec]:
+    specs: dict[str, Spec] = {}
+    for key, spec in given.items():
+        own = known.get(key)
+        if isinstance(own, Files):
+            specs[key] = replace(own, details=spec[1] if len(spec) > 1 else None)
+        else:
+            specs[key] = _spec(name, key, spec)
+    return specs
+
+
+def from_file(path: Path, built_in: Mapping[str, type[Node]]) -> dict[str, type[Node]]:
     """Classes of a saved answer of GET /object_info.
+
+    Args:
+        path: the answer as a file.
+        built_in: classes that keep their behaviour and take their schema from the file.
 
     Raises:
         ValueError: the file holds something else.
@@ -143,4 +181,4 @@ def from_file(path: Path) -> dict[str, type[Node]]:
         isinstance(each, dict) and "input" in each for each in entries.values()
     ):
         raise ValueError(f"{path} is no answer of GET /object_info")
-    return {name: from_entry(name, entry) for name, entry in entries.items()}
+    return {name: from_entry(name, entry, built_in.get(name)) for name, entry in entries.items()}

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from simulator.config import MB
 from simulator.memory import Weights
+from simulator.stills import SAMPLING
 from simulator.values import Tensor, patcher_of
 
 from .base import Call, Node, Spec
@@ -150,7 +151,7 @@ async def sample(call: Call, model: Any, steps: int, megapixels: float) -> None:
     for step in range(steps):
         call.check_interrupt()
         await call.machine.clock.sleep(seconds)
-        call.progress(step + 1, steps, preview=True)
+        call.progress(step + 1, steps, SAMPLING if call.previews else None)
 
 
 class VAEDecode(Node):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from simulator.memory import DeviceOutOfMemoryError
+from simulator.stills import SAMPLING
 from simulator.values import Patcher
 
 from .base import Call, Node, Spec
@@ -306,7 +307,7 @@ class FakeBinary(_TestNode):
             if to == "broadcast" or call.client_id is not None:
                 call.send_text(f"step {step + 1} of {steps} \u00e4\u4f60", call.client_id if to == "client" else None)
             await call.machine.clock.sleep(_STEP_SECONDS)
-            call.progress(step + 1, steps, preview=True, always=True)
+            call.progress(step + 1, steps, SAMPLING)
         return (value,)
 
 

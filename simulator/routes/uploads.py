@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def routes(process: Process) -> list[web.RouteDef]:
 
 
 def _store(process: Process, form: Form, original: Any = None) -> web.Response:
-    """Store an upload; a mask is stored as it came, where ComfyUI puts it into the original's alpha channel."""
+    """Store an upload. In place of a mask its original is stored, where ComfyUI would change that one's alpha."""
     image = form.get("image")
     kind = form.get("type")
     kind = "input" if kind is None else kind
@@ -49,15 +50,18 @@ def _store(process: Process, form: Form, original: Any = None) -> web.Response:
     name = image.filename
     if form.get("overwrite") not in {"true", "1"}:
         name = _free_name(target, name, data)
-    if original is None or _exists(process, original):
+    if original is None:
         (target / name).write_bytes(data)
+    elif (source := _original(process, original)).is_file():
+        shutil.copyfile(source, target / name)
     return web.json_response({"name": name, "subfolder": subfolder, "type": kind})
 
 
-def _exists(process: Process, original: dict[str, Any]) -> bool:
-    name, folder = process.machine.directories.annotated(original["filename"])
-    folder = folder or process.machine.directories.by_type(original.get("type", "output"))
-    return folder is not None and (folder / original.get("subfolder", "") / name).is_file()
+def _original(process: Process, reference: dict[str, Any]) -> Path:
+    directories = process.machine.directories
+    name, folder = directories.annotated(reference["filename"])
+    folder = folder or directories.by_type(reference.get("type", "output")) or directories.output
+    return folder / reference.get("subfolder", "") / name
 
 
 def _free_name(folder: Path, name: str, data: bytes) -> str:
