@@ -14,6 +14,25 @@ from proxy.core.jobs import ENDED, RUNS, State, Trigger
 from proxy.core.ledger import Ledger
 from proxy.core.settings import Settings
 
+_NOT_YET = frozenset(
+    {State.ARRIVED, State.PROBING, State.DISPATCHING, State.UNCLEAR, State.WITHDRAWING, State.REFUSED}
+)
+"""It is not certain yet whether such a prompt is accepted, or certain that it is not."""
+_SHOWS_VALIDITY = frozenset(
+    {
+        Trigger.PROBE_ACCEPTED,
+        Trigger.PROBE_SLIPPED,
+        Trigger.DISPATCHED,
+        Trigger.FOUND_PENDING,
+        Trigger.FOUND_PARKED,
+        Trigger.FOUND_RUNNING,
+        Trigger.STARTED,
+        Trigger.SUCCEEDED,
+        Trigger.ERRED,
+        Trigger.INTERRUPTED,
+        Trigger.SPOILED,
+    }
+)
 _UNWANTED = frozenset({State.WITHDRAWING, State.CANCELLING, State.INTERRUPTING})
 
 
@@ -47,26 +66,31 @@ class Context:
         """A reason as of now."""
         return Reason(code, text, numbers, self.now)
 
-    def answer(self, job: Job, *, validated: bool, reason: Reason) -> None:
-        """Tell its client that it is accepted, once."""
-        if not job.answered:
+    def answer(self, job: Job, reason: Reason) -> None:
+        """Tell its client that it is accepted: once, when that is certain, and not before ComfyUI has had its say."""
+        if not job.answered and not job.asked and job.state not in _NOT_YET:
             job.answered = True
-            self.out.append(do.Accept(job.prompt_id, job.number, validated, reason))
+            self.out.append(do.Accept(job.prompt_id, job.number, job.valid, reason))
 
     def pull(self, job: Job, trigger: Trigger, reason: Reason) -> bool:
         """Move a prompt, with everything that follows from it; False where the trigger is ignored."""
-        before = job.state
+        before, known_to_client = job.state, job.answered
         if not self.ledger.move(job, trigger):
             return False
         after = job.state
         job.note(reason)
+        job.valid = job.valid or trigger in _SHOWS_VALIDITY
+        self.answer(job, reason)
         if after in RUNS and before not in RUNS:
             self._began(job, reason)
         elif after is State.STAGED:
             job.confirmed, job.parked = True, False
             self._pass_others(job, reason)
         elif after is State.WAITING and before is not State.ARRIVED:
-            self._came_back(job, reason)
+            self._settle(job, reason)
+            job.confirmed = job.parked = False
+            if known_to_client:
+                self.out.append(do.Hold(job.prompt_id, job.attempts, reason))
         elif after in ENDED:
             self._ended(job, reason)
         self._ask_comfyui(job, before, trigger, reason)
@@ -98,7 +122,14 @@ class Context:
         self.ledger.pass_others(job, held_back, reason)
         job.confirmed = job.parked = False
         self.pull(job, Trigger.DISPATCH, reason)
+        job.asked = True
         self.out.append(do.Dispatch(job.prompt_id, not job.answered, reason))
+
+    def probe(self, job: Job, reason: Reason) -> None:
+        """Show it to ComfyUI, to be checked."""
+        job.parked = job.asked = True
+        self.pull(job, Trigger.PROBE, reason)
+        self.out.append(do.Probe(job.prompt_id, reason))
 
     def _pass_others(self, job: Job, reason: Reason) -> None:
         """Count it as sent, if it got there without being sent by a decision."""
@@ -117,21 +148,13 @@ class Context:
         if job.interrupt:
             self.pull(job, Trigger.CANCEL, self.reason(Code.INTERRUPTED, "cancelled while it was about to start"))
 
-    def _came_back(self, job: Job, reason: Reason) -> None:
-        self._settle(job, reason)
-        job.confirmed = job.parked = False
-        if job.answered:
-            self.out.append(do.Hold(job.prompt_id, job.attempts, reason))
-
     def _ended(self, job: Job, reason: Reason) -> None:
         self._settle(job, reason)
         if job.state is State.REFUSED:
             job.answered = True
             self.out.append(do.Refuse(job.prompt_id, reason))
-            return
-        if job.state is State.CANCELLED:
-            self.answer(job, validated=job.confirmed, reason=reason)
-        self.out.append(do.End(job.prompt_id, job.state, reason))
+        else:
+            self.out.append(do.End(job.prompt_id, job.state, reason))
 
     def _settle(self, job: Job, reason: Reason) -> None:
         """Enter what came of its being sent, if it was: a run of so many seconds, or nothing."""

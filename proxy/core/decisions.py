@@ -6,7 +6,6 @@ shields probes from being run is not called back before they are answered.
 """
 
 from normalizer.models import ModelSet
-from proxy.core import commands as do
 from proxy.core.commands import Code, Reason
 from proxy.core.context import Context
 from proxy.core.job import Job
@@ -132,10 +131,7 @@ def _validate_arrived(context: Context, *, recall_wanted: bool) -> None:
         return
     for job in list(context.ledger.arrived.values()):
         if _may_probe(context, job):
-            reason = context.reason(Code.CHECK, "shown to ComfyUI, to be checked")
-            job.parked = True
-            context.pull(job, Trigger.PROBE, reason)
-            context.out.append(do.Probe(job.prompt_id, reason))
+            context.probe(job, context.reason(Code.CHECK, "shown to ComfyUI, to be checked"))
         elif _probing(context):
             return
         else:
@@ -144,7 +140,9 @@ def _validate_arrived(context: Context, *, recall_wanted: bool) -> None:
 
 def _may_probe(context: Context, job: Job) -> bool:
     """Should its probe slip through and run, nobody is passed more often than allowed."""
-    level = context.ledger.waiting.levels[job.priority]
+    level = context.ledger.waiting.levels.get(job.priority)
+    if level is None:
+        return True
     bounds = Bounds(context.ledger, context.settings, context.now)
     held_back = context.ledger.shares.held_back(job.priority, context.settings.fair_quantum)
     others = (other for other in level.window(WINDOW, held_back) if other is not job and not other.fixed)
@@ -157,9 +155,7 @@ def _hold_arrived(context: Context, code: Code, text: str) -> None:
 
 
 def _hold(context: Context, job: Job, code: Code, text: str) -> None:
-    reason = context.reason(code, text)
-    context.pull(job, Trigger.HOLD, reason)
-    context.answer(job, validated=False, reason=reason)
+    context.pull(job, Trigger.HOLD, context.reason(code, text))
 
 
 def _shielded(context: Context) -> bool:

@@ -22,7 +22,9 @@ class Job:
         priority: as submitted, or that of the prompt before it in its chain if that is lower.
         submitted: when.
         state: where it is.
+        asked: ComfyUI owes an answer to its submission, which is to be passed on.
         answered: its client has been told that it was accepted, or refused.
+        valid: ComfyUI has found it valid.
         attempts: its runs that were lost.
         started: when its present run began.
         confirmed: ComfyUI has certainly had it, and nobody has asked ComfyUI to give it back.
@@ -48,7 +50,9 @@ class Job:
     workload: str = ""
     paid: bool = False
     state: State = State.ARRIVED
+    asked: bool = False
     answered: bool = False
+    valid: bool = False
     attempts: int = 0
     started: float | None = None
     confirmed: bool = False

@@ -29,11 +29,8 @@ _ANSWERS: Mapping[type[Any], tuple[Trigger, Code, str]] = {
     ev.ProbeUnclear: (Trigger.PROBE_UNCLEAR, Code.NO_ANSWER, "ComfyUI did not answer; it is looked for"),
     ev.Dispatched: (Trigger.DISPATCHED, Code.VALID, "ComfyUI has taken it"),
     ev.DispatchUnclear: (Trigger.DISPATCH_UNCLEAR, Code.NO_ANSWER, "ComfyUI did not answer; it is looked for"),
-    ev.Started: (Trigger.STARTED, Code.STARTED, "it has begun to run"),
 }
 """What the answers to our questions do to a prompt, whatever state it is in."""
-_ACCEPTING = frozenset({Trigger.PROBE_ACCEPTED, Trigger.PROBE_SLIPPED, Trigger.DISPATCHED})
-_UNCLEAR = frozenset({Trigger.PROBE_UNCLEAR, Trigger.DISPATCH_UNCLEAR})
 
 _OUTCOMES: Mapping[ev.Outcome, tuple[Trigger, Code, str]] = {
     ev.Outcome.SUCCESS: (Trigger.SUCCEEDED, Code.DONE, "it has run"),
@@ -56,6 +53,7 @@ class Scheduler:
             ev.Restored: self._restored,
             **dict.fromkeys(_ANSWERS, self._answered),
             ev.DispatchRefused: self._dispatch_refused,
+            ev.Started: self._started,
             ev.Located: self._located,
             ev.RecallDone: self._recall_done,
             ev.Finished: self._finished,
@@ -86,6 +84,11 @@ class Scheduler:
         """When to send a `Tick` if nothing happens before; None: no need."""
         return decisions.next_wakeup(self.context)
 
+    def state(self, prompt_id: str) -> State | None:
+        """Where a prompt is; None for an unknown one, or one that ended long ago."""
+        job = self._job(prompt_id)
+        return None if job is None else job.state
+
     def story(self, prompt_id: str) -> list[Reason]:
         """Why a prompt waits, or when and why it was sent, passed, called back, ended; empty if it is not known."""
         return stories.story(self.context, prompt_id)
@@ -97,6 +100,7 @@ class Scheduler:
 
     def _submitted(self, event: ev.Submitted) -> None:
         context = self.context
+        context.ledger.forget_ended(event.prompt_id)
         if event.prompt_id in context.ledger.jobs:
             return
         if context.ledger.held >= context.settings.max_waiting:
@@ -158,16 +162,19 @@ class Scheduler:
         if job is None:
             return
         trigger, code, text = _ANSWERS[type(event)]
-        reason = self.context.reason(code, text)
-        moved = self.context.pull(job, trigger, reason)
-        if trigger in _ACCEPTING or (trigger in _UNCLEAR and not moved and job.state in RUNS | ENDED):
-            self.context.answer(job, validated=True, reason=reason)
+        self._tell_answer(job, trigger, self.context.reason(code, text))
 
     def _dispatch_refused(self, event: ev.DispatchRefused) -> None:
         job = self._job(event.prompt_id)
         if job is not None:
             trigger = Trigger.DISPATCH_REFUSED if job.answered else Trigger.TURNED_DOWN
-            self.context.pull(job, trigger, self.context.reason(Code.INVALID, "ComfyUI found it invalid"))
+            self._tell_answer(job, trigger, self.context.reason(Code.INVALID, "ComfyUI found it invalid"))
+
+    def _tell_answer(self, job: Job, trigger: Trigger, reason: Reason) -> None:
+        """ComfyUI has answered a submission, or never will; even if the prompt has moved on, its client has to know."""
+        job.asked = False
+        if not self.context.pull(job, trigger, reason):
+            self.context.answer(job, reason)
 
     def _recall_done(self, event: ev.RecallDone) -> None:
         job = self._job(event.prompt_id)
@@ -178,6 +185,11 @@ class Scheduler:
             self.context.pull(job, Trigger.RECALL_LATE, self.context.reason(Code.STARTED, "it had started already"))
         else:
             self.context.pull(job, Trigger.RECALLED, self.context.reason(Code.RECALLED, "it waits here again"))
+
+    def _started(self, event: ev.Started) -> None:
+        job = self._job(event.prompt_id)
+        if job is not None:
+            self.context.pull(job, Trigger.STARTED, self.context.reason(Code.STARTED, "it has begun to run"))
 
     def _finished(self, event: ev.Finished) -> None:
         job = self._job(event.prompt_id)
@@ -219,13 +231,10 @@ class Scheduler:
             trigger, reason = Trigger.VANISHED, context.reason(Code.VANISHED, text)
             if not job.confirmed:
                 trigger, reason = Trigger.FOUND_ABSENT, context.reason(Code.FOUND, "ComfyUI does not have it")
-        moved = (
+        if trigger is Trigger.GONE:
+            context.lost_run(job, trigger, reason)
+        else:
             context.pull(job, trigger, reason)
-            if trigger is not Trigger.GONE
-            else context.lost_run(job, trigger, reason)
-        )
-        if moved and job.state not in ENDED:
-            context.answer(job, validated=job.confirmed, reason=reason)
 
     def _lost(self, _: ev.UpstreamLost) -> None:
         context = self.context
@@ -238,9 +247,10 @@ class Scheduler:
                 job.ran = context.now - job.started
             context.pull(job, Trigger.LOST, reason)
         for job in list(context.ledger.jobs.values()):
-            # Events told of its run before the answer to its submission came, which now never will.
-            if not job.answered and job.confirmed:
-                context.answer(job, validated=True, reason=reason)
+            # Events may have told of its run before the answer to its submission came, which now never will.
+            if job.asked:
+                job.asked = False
+                context.answer(job, reason)
 
     def _ready(self, event: ev.UpstreamReady) -> None:
         """Everything that ComfyUI may have is settled by what it reports; outstanding answers count no longer."""

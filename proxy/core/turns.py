@@ -19,6 +19,8 @@ WINDOW = 64
 """So many prompts are looked at in one decision."""
 MARGIN = 1.0
 """Seconds before `max_wait` is used up at which nothing more may pass: time enough to call a staged prompt back."""
+INSTANT = 1e-6
+"""Seconds that do not count: what rounding does to sums of times must not matter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,22 +62,23 @@ class Bounds:
     def used_up(self, job: Job) -> bool:
         """Nothing more may be sent past it on purpose."""
         count, seconds = self.passed(job)
-        return count >= self._max_count or seconds >= self._max_seconds
+        return count >= self._max_count or seconds >= self._max_seconds - INSTANT
 
     def bears_a_probe(self, job: Job) -> bool:
         """A probe may be sent: should it slip through, the bound still holds."""
         return self.passed(job)[0] < self._max_bypass
 
     def time_left(self, job: Job, besides: Job) -> float:
-        """Seconds until what passes `job` besides one prompt has used up its time; not positive when it has."""
+        """Seconds until what passes `job` besides one prompt has used up its time; 0 when it has."""
         overtakings = self._ledger.overtakings.get(job.priority)
         passings = () if overtakings is None else overtakings.of(job)
-        return self._max_seconds - sum(p.seconds(self._now) for p in passings if p.job is not besides)
+        left = self._max_seconds - sum(passing.seconds(self._now) for passing in passings if passing.job is not besides)
+        return left if left > INSTANT else 0.0
 
 
-def steps(job_submitted: float, settings: Settings, now: float) -> int:
-    """Steps of priority gained by waiting."""
-    return int(max(0.0, now - job_submitted) / settings.age_step)
+def steps(submitted: float, settings: Settings, now: float) -> int:
+    """Steps of priority gained by waiting since `submitted`."""
+    return int(max(0.0, now - submitted + INSTANT) / settings.age_step)
 
 
 def next_turn(ledger: Ledger, settings: Settings, now: float) -> Turn | None:
