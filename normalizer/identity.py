@@ -24,16 +24,16 @@ from normalizer.workflow import Link
 PREFIX = "9173"
 HASH_DIGITS = 18
 ORDINALS = 100
-SENT_ID = re.compile(rf"(?<!\d){PREFIX}\d{{20}}(?!\d)")
-_SENT_ID_BYTES = re.compile(rf"{PREFIX}\d{{20}}".encode())
-_SENT_ID_TEXT = re.compile(rf"{PREFIX}\d{{20}}")
+SENT_ID = re.compile(rf"(?<!\d){PREFIX}\d{{20}}(?!\d)", re.ASCII)
+_IN_TEXT = re.compile(rf"{PREFIX}\d{{20}}", re.ASCII)
+_IN_BYTES = re.compile(rf"{PREFIX}\d{{20}}".encode())
 
 
 def mentions_sent_id(raw: bytes | str) -> bool:
     """Tell, without parsing, whether a frame may hold a stable id; if not, it can be passed on as the same bytes."""
     if isinstance(raw, str):
-        return PREFIX in raw and _SENT_ID_TEXT.search(raw) is not None
-    return PREFIX.encode() in raw and _SENT_ID_BYTES.search(raw) is not None
+        return PREFIX in raw and _IN_TEXT.search(raw) is not None
+    return PREFIX.encode() in raw and _IN_BYTES.search(raw) is not None
 
 
 def with_ordinal(key: str, ordinal: int) -> str:

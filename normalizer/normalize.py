@@ -17,7 +17,7 @@ from normalizer.models import ModelRef, ModelSet
 from normalizer.restore import WayBack
 from normalizer.rules import PIN, STABLE_ID, UNDECLARED_KEYS, DroppedKey
 from normalizer.schema import Role, Schema
-from normalizer.workflow import Node, read_graph
+from normalizer.workflow import Graph, Node, read_graph
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ def normalize(prompt: Mapping[str, Any], schema: Schema) -> Normalized:
     rename = not any(_may_look_ids_up(name, schema) for name in {node.class_type for node in nodes.values()})
     members = find_members(nodes, schema, reached.validated, drop=rename)
     if rename:
-        ids = _assign(members, prompt, kept=graph.odd)
+        ids = _assign(members, prompt, kept=_oddly_linked(graph, schema))
         sent = {node_id: new for node_id, new in ids.items() if new != node_id}
         offered = ids
     else:
@@ -86,6 +86,11 @@ def _may_look_ids_up(class_type: str, schema: Schema) -> bool:
     """Whether nodes may find others by id: a custom class that reads the prompt, or one of which nothing is known."""
     cls = schema.classes.get(class_type)
     return cls is None or cls.looks_ids_up
+
+
+def _oddly_linked(graph: Graph, schema: Schema) -> frozenset[str]:
+    """Find what keeps its id, so that validation finds or misses it as it would have without us."""
+    return frozenset(odd.source for odd in graph.odd if odd.input in schema.classes[odd.class_type].inputs)
 
 
 def _assign(members: Mapping[str, Member], prompt: Mapping[str, Any], *, kept: frozenset[str]) -> dict[str, str]:

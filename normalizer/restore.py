@@ -10,6 +10,7 @@ they are. Pins are taken out of every list and object.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import NoneType
 from typing import Any
 
 from normalizer.identity import PREFIX, SENT_ID
@@ -22,8 +23,7 @@ EXTRA_DATA_KEY = "comfykeep"
 
 _VERSION = 1
 _LEFT_ALONE = frozenset({"traceback", "current_inputs"})
-_ID_DIGITS = 24
-_LEAST_ID = int(PREFIX) * 10 ** (_ID_DIGITS - len(PREFIX))
+_LEAST_ID = int(PREFIX) * 10**20
 _NODE_KEYS = ("node", "node_id", "display_node", "display_node_id", "real_node_id")
 
 
@@ -71,16 +71,18 @@ class WayBack:
             return None
         try:
             return cls(
-                ids={str(new): str(old) for new, old in data.get("ids", {}).items()},
-                pins=tuple(str(pin) for pin in data.get("pins", ())),
+                ids={_checked(new, str): _checked(old, str) for new, old in data.get("ids", {}).items()},
+                pins=tuple(_checked(pin, str) for pin in data.get("pins", ())),
                 dropped={
-                    str(node_id): tuple(DroppedKey(int(place), str(name), value) for place, name, value in items)
+                    node_id: tuple(
+                        DroppedKey(_checked(place, int), _checked(name, str), value) for place, name, value in items
+                    )
                     for node_id, items in data.get("dropped", {}).items()
                 },
-                added=tuple(str(name) for name in data.get("added", ())),
-                number=data.get("number"),
-                prompt_id=data.get("prompt_id"),
-                create_time=data.get("create_time"),
+                added=tuple(_checked(name, str) for name in data.get("added", ())),
+                number=_checked(data.get("number"), int, float, NoneType),
+                prompt_id=_checked(data.get("prompt_id"), str, NoneType),
+                create_time=_checked(data.get("create_time"), int, NoneType),
             )
         except (AttributeError, TypeError, ValueError):
             return None
@@ -100,12 +102,10 @@ class WayBack:
 
     def is_pin(self, value: object) -> bool:
         """Tell whether this is the id of a pin, or of something that a pin expanded into."""
-        return (
-            isinstance(value, str)
-            and value.startswith(PREFIX)
-            and value[:_ID_DIGITS] in self._pins
-            and not value[_ID_DIGITS : _ID_DIGITS + 1].isdigit()
-        )
+        if not isinstance(value, str) or not value.startswith(PREFIX):
+            return False
+        found = SENT_ID.match(value)
+        return found is not None and found[0] in self._pins
 
     def text(self, text: str) -> str:
         """Restore the ids inside a text."""
@@ -251,6 +251,12 @@ class WayBack:
         for item in dropped:
             items.insert(item.place, (item.name, item.value))
         return {**node, "inputs": dict(items)}
+
+
+def _checked(value: Any, *types: type) -> Any:
+    if type(value) not in types:
+        raise TypeError(f"{value!r} is not of {types}")
+    return value
 
 
 def with_client_prompt(

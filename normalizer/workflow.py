@@ -33,16 +33,23 @@ class Node(NamedTuple):
     links: tuple[Link, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Graph:
-    """The nodes of a prompt by id, without what does not look like one.
+class OddLink(NamedTuple):
+    """A value that is no link to ComfyUI, yet its validation looks the node up if the input is declared.
 
-    `odd` are ids that stand where ComfyUI sees no link, yet its validation looks the node up: `["4", "0"]`, and
-    `{"__value__": ["4", 0]}`, which validation turns into a link after all.
+    `["4", "0"]` is a bad link; `{"__value__": ["4", 0]}` becomes a link when validation unwraps it.
     """
 
+    class_type: str
+    input: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """The nodes of a prompt by id, without what does not look like one, and the odd links among them."""
+
     nodes: dict[str, Node]
-    odd: frozenset[str]
+    odd: tuple[OddLink, ...]
 
 
 def is_link(value: Any) -> bool:
@@ -64,16 +71,16 @@ def read_graph(prompt: Any) -> Graph:
     if not isinstance(prompt, Mapping):
         raise MalformedPrompt(f"a prompt is an object of nodes, not {type(prompt).__name__}")
     nodes = {}
-    odd: set[str] = set()
+    odd: list[OddLink] = []
     for place, (node_id, raw) in enumerate(prompt.items()):
         if isinstance(raw, dict):
             class_type, inputs = raw.get("class_type"), raw.get("inputs")
             if isinstance(class_type, str) and isinstance(inputs, dict):
-                nodes[node_id] = Node(node_id, place, class_type, inputs, raw, _links(inputs, odd))
-    return Graph(nodes, frozenset(odd))
+                nodes[node_id] = Node(node_id, place, class_type, inputs, raw, _links(class_type, inputs, odd))
+    return Graph(nodes, tuple(odd))
 
 
-def _links(inputs: dict[str, Any], odd: set[str]) -> tuple[Link, ...]:
+def _links(class_type: str, inputs: dict[str, Any], odd: list[OddLink]) -> tuple[Link, ...]:
     """Give the links among a node's inputs, declared or not, in order; add the odd ones to `odd`."""
     found = []
     for name, value in inputs.items():
@@ -81,13 +88,12 @@ def _links(inputs: dict[str, Any], odd: set[str]) -> tuple[Link, ...]:
         if kind is list:
             if is_link(value):
                 found.append(Link(name, value[0], value[1]))
-            else:
-                _add_odd(value, odd)
+                continue
+            named = value
         elif kind is dict and "__value__" in value:
-            _add_odd(value["__value__"], odd)
+            named = value["__value__"]
+        else:
+            continue
+        if isinstance(named, list) and len(named) == LINK_LENGTH and isinstance(named[0], str):
+            odd.append(OddLink(class_type, name, named[0]))
     return tuple(found)
-
-
-def _add_odd(value: Any, odd: set[str]) -> None:
-    if isinstance(value, list) and len(value) == LINK_LENGTH and isinstance(value[0], str):
-        odd.add(value[0])
