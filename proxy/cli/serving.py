@@ -99,7 +99,8 @@ def check(config: Config) -> int:
     for line in report.lines():
         console.print(line, markup=False)
     for problem in report.problems:
-        console.print(f"[bold yellow]Problem:[/] {problem.what}\n  {problem.remedy}")
+        console.print("Problem:", style="bold yellow", end=" ")
+        console.print(f"{problem.what}\n  {problem.remedy}", markup=False)
     if not report.problems:
         console.print("[green]No problems found.[/]")
     return 1 if report.problems else 0
