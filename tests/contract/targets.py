@@ -71,22 +71,11 @@ class Target:
             await client.post("/interrupt", {"prompt_id": prompt_id})
             await client.idle()
 
-    async def progressing(self, client: Client) -> tuple[prompts.Prompt, str, list[int]]:
-        """A prompt in which one node tells of its progress, with previews; that node, and the values it will tell."""
-        if await client.get_json("/object_info/SaveImageWebsocket"):
-            return prompts.over_the_socket(prompts.fresh(), images=3), "2", [0, 1, 2]
-        return prompts.long_sampling(await self._checkpoint(client), steps=3), "4", [1, 2, 3]
-
     async def long_prompt(self, client: Client) -> tuple[prompts.Prompt, str]:
         """A prompt that runs for many seconds, and the node at which it certainly runs."""
         if self.real:
             return prompts.long_blur(), "2"
-        return prompts.long_sampling(await self._checkpoint(client), steps=10_000), "4"
-
-    async def _checkpoint(self, client: Client) -> str:
-        info = await client.get_json("/object_info/CheckpointLoaderSimple")
-        name: str = info["CheckpointLoaderSimple"]["input"]["required"]["ckpt_name"][0][0]
-        return name
+        return prompts.long_sampling(await _checkpoint(client)), "4"
 
 
 def real_version() -> str:
@@ -100,9 +89,9 @@ def real_version() -> str:
 
 @asynccontextmanager
 async def simulator() -> AsyncIterator[Target]:
-    """A simulator of its own: ComfyUI's default cache mode, small models, previews on."""
+    """A simulator of its own: ComfyUI's default cache mode, small models."""
     models = {"checkpoints": {"small.safetensors": MB}, "vae": {"one.safetensors": MB, "two.safetensors": MB}}
-    async with Simulator(SimulatorConfig(models=models, preview_method="latent2rgb", time_scale=10)) as running:
+    async with Simulator(SimulatorConfig(models=models, time_scale=10)) as running:
         version = await _version(running.url)
         yield Target(running.url, running.url, real=False, can=Capabilities.of(version))
 
@@ -128,3 +117,9 @@ async def _version(url: str) -> str:
     async with Client(url) as client:
         version: str = (await client.get_json("/system_stats"))["system"]["comfyui_version"]
         return version
+
+
+async def _checkpoint(client: Client) -> str:
+    info = await client.get_json("/object_info/CheckpointLoaderSimple")
+    name: str = info["CheckpointLoaderSimple"]["input"]["required"]["ckpt_name"][0][0]
+    return name

@@ -214,16 +214,11 @@ async def test_an_interrupt_ends_the_prompt(client: Client, socket: Socket, targ
     assert set(end.data["executed"]) == set(running[:-2])
 
 
-async def test_progress_of_one_node(client: Client, socket: Socket, target: Target) -> None:
-    prompt, node_id, steps = await target.progressing(client)
-    run = await client.run(prompt, socket)
+async def test_progress_of_one_node(client: Client, socket: Socket) -> None:
+    run = await client.run(await prompts.over_the_socket(client), socket)
     progress = [event.data for event in run.events if event.kind == "progress"]
-    assert [data["value"] for data in progress] == steps
-    top = progress[0]["max"]
-    assert all(
-        data == {"value": data["value"], "max": top, "prompt_id": run.prompt_id, "node": node_id} for data in progress
-    )
-    states = [event.data["nodes"][node_id] for event in run.events if node_id in event.data.get("nodes", {})]
+    assert progress == [{"value": step, "max": 3, "prompt_id": run.prompt_id, "node": "2"} for step in range(3)]
+    states = [event.data["nodes"]["2"] for event in run.events if "2" in event.data.get("nodes", {})]
     running = [(entry["value"], entry["max"]) for entry in states if entry["state"] == "running"]
-    assert running == [(0, 1), *((step, top) for step in steps)]
-    assert (states[-1]["value"], states[-1]["state"]) == (top, "finished")
+    assert running == [(0, 1), (0, 3), (1, 3), (2, 3)]
+    assert (states[-1]["value"], states[-1]["state"]) == (3, "finished")

@@ -136,44 +136,37 @@ async def test_after_a_takeover_the_first_socket_must_stay(client: Client, socke
         assert second.events(prompt_id) == [] or allowed(target, "hears after a takeover")
 
 
-async def test_a_preview_arrives_as_an_image(client: Client, socket: Socket, target: Target) -> None:
-    prompt, _, steps = await target.progressing(client)
-    await client.run(prompt, socket)
-    previews = socket.binaries()
-    assert [preview.kind for preview in previews] == [PREVIEW] * len(steps)
-    for preview in previews:
+async def test_a_preview_arrives_as_an_image(client: Client, socket: Socket) -> None:
+    await client.run(await prompts.over_the_socket(client), socket)
+    assert [preview.kind for preview in socket.binaries()] == [PREVIEW] * 3
+    for preview in socket.binaries():
         (image_format,) = struct.unpack(">I", preview.payload[:4])
         magic = {1: b"\xff\xd8\xff", 2: b"\x89PNG"}[image_format]
         assert preview.payload[4:].startswith(magic)
 
 
-async def test_a_preview_names_its_node_for_those_who_asked(client: Client, socket: Socket, target: Target) -> None:
-    prompt, node_id, steps = await target.progressing(client)
+async def test_a_preview_names_its_node_for_those_who_asked(client: Client, socket: Socket) -> None:
     await socket.send({"type": "feature_flags", "data": {"supports_preview_metadata": True}})
     await socket.until_event("feature_flags")
-    run = await client.run(prompt, socket)
-    previews = socket.binaries()
-    assert [preview.kind for preview in previews] == [PREVIEW_WITH_METADATA] * len(steps)
-    head, image = previews[0].split()
+    run = await client.run(await prompts.over_the_socket(client), socket)
+    assert [preview.kind for preview in socket.binaries()] == [PREVIEW_WITH_METADATA] * 3
+    head, image = socket.binaries()[0].split()
     metadata = json.loads(head)
     assert image.startswith({"image/jpeg": b"\xff\xd8\xff", "image/png": b"\x89PNG"}[metadata.pop("image_type")])
     assert metadata == {
-        "node_id": node_id,
+        "node_id": "2",
         "prompt_id": run.prompt_id,
-        "display_node_id": node_id,
+        "display_node_id": "2",
         "parent_node_id": None,
-        "real_node_id": node_id,
+        "real_node_id": "2",
     }
 
 
-async def test_previews_come_with_their_progress(client: Client, socket: Socket, target: Target) -> None:
-    prompt, node_id, steps = await target.progressing(client)
-    run = await client.run(prompt, socket)
+async def test_previews_come_with_their_progress(client: Client, socket: Socket) -> None:
+    run = await client.run(await prompts.over_the_socket(client), socket)
     kinds = [frame.kind for frame in run.frames]
-    first = kinds.index("progress")
-    step = ["progress_state", "progress", PREVIEW]
-    assert kinds[first - 1 : first - 1 + 3 * len(steps)] == step * len(steps)
-    assert node_id in run.events[-3].data["nodes"]
+    first = kinds.index("progress") - 1
+    assert kinds[first : first + 9] == ["progress_state", "progress", PREVIEW] * 3
 
 
 async def test_text_of_a_node_goes_to_everybody(client: Client, socket: Socket) -> None:
