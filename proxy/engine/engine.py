@@ -197,6 +197,9 @@ class Engine:
 
     async def _send(self, submission: Submission, look: Look) -> Answer:
         original = look.original
+        first = self.records.get(original.prompt_id)
+        if first is not None and first.answer is not None:
+            return await asyncio.shield(first.answer)  # it came a second time while this one was looked at
         answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         record = Record(
             original.prompt_id,

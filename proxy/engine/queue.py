@@ -149,6 +149,9 @@ class HeldQueue:
         if not self._loaded.is_set():
             await self._parts.upstream.client.get_json("/prompt")  # raises what is wrong, in the usual words
             await self._loaded.wait()
+        first = self._first(submission, look.original)
+        if first is not None:
+            return await asyncio.shield(first.answer)  # it came a second time while this one was looked at
         created = int(self._parts.wall() * 1000)
         held = hold(submission, look, self.holding.next_sequence(), self._parts.feed.own_id, created)
         self.holding.add(held, held.event)
@@ -156,13 +159,18 @@ class HeldQueue:
 
     async def answered_before(self, submission: Submission, original: Draft) -> Answer | None:
         """What was answered to the first submission of this id or idempotency key; None if it is new."""
-        held = self.holding.get(original.prompt_id) or self.holding.get_by_key(header(submission, IDEMPOTENCY_HEADER))
-        if held is not None:
-            return await asyncio.shield(held.answer)
+        first = self._first(submission, original)
+        if first is not None:
+            return await asyncio.shield(first.answer)
         known = await self._journal.find(original.prompt_id)
         if known is None and (key := header(submission, IDEMPOTENCY_HEADER)) is not None:
             known = await self._journal.find_key(key)
         return None if known is None else json_answer(known.answer)
+
+    def _first(self, submission: Submission, original: Draft) -> Held | None:
+        """The prompt that has not ended and was submitted under this id or idempotency key."""
+        key = header(submission, IDEMPOTENCY_HEADER)
+        return self.holding.get(original.prompt_id) or self.holding.get_by_key(key)
 
     # -- from ComfyUI --------------------------------------------------------------------------------------------
 
