@@ -64,7 +64,7 @@ class NodeClass:
 class Schema:
     """All node classes that the upstream has. Immutable: `extended` makes a larger one."""
 
-    classes: Mapping[str, NodeClass]
+    classes: Mapping[str, NodeClass] = field(repr=False)
     include: frozenset[str] = frozenset()
     exclude: frozenset[str] = frozenset()
     _info: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)

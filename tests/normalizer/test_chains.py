@@ -82,6 +82,33 @@ def test_settings_belong_to_the_chain_of_the_loader_that_takes_them() -> None:
     }
 
 
+def test_settings_whose_loader_does_not_run_are_no_chain() -> None:
+    nodes = {
+        "1": node("WanCompile", backend="inductor", fullgraph=False),
+        "2": node("WanLoader", model="wan.safetensors", quantization="off", compile_args=["1", 0]),
+    }
+    assert not normalize(with_sink(nodes, model="1"), SCHEMA).chains
+
+
+def test_a_number_far_up_changes_the_signature_of_the_whole_chain() -> None:
+    def chain(strength: float) -> Any:
+        nodes = {
+            "1": node("SelfLoader", name="m1"),
+            "2": node("LoraLoaderModelOnly", model=["1", 0], lora_name="l", strength_model=strength),
+            "3": node("ModelSamplingSD3", model=["2", 0], shift=3.0),
+        }
+        return normalize(with_sink(nodes, model="3"), SCHEMA).chains[0]
+
+    assert chain(0.5).key == chain(0.7).key
+    assert chain(0.5).signature != chain(0.7).signature
+
+
+@pytest.mark.parametrize("value", [["a", "b", "c"], ["a"], []])
+def test_lists_are_links_to_validation_and_never_cast(value: list[str]) -> None:
+    (chain,) = normalize(with_sink({"1": node("PathLoader", path=value)}, vae="1"), SCHEMA).chains
+    assert chain.nodes[chain.key]["inputs"] == {"path": value}
+
+
 def test_chains_end_at_the_last_node_that_runs() -> None:
     prompt = text_to_image()
     prompt["unwired"] = node("LoraLoaderModelOnly", model=["10", 0], lora_name="other", strength_model=1)

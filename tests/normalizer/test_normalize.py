@@ -221,6 +221,11 @@ def test_what_is_no_object_is_malformed(prompt: Any) -> None:
         normalize(prompt, SCHEMA)
 
 
+def test_a_list_in_an_undeclared_input_is_only_data() -> None:
+    prompt = with_sink({"1": node("SelfLoader", name="m1"), "2": node("AnySwitch", names=["1", "0"])}, model="1")
+    assert set(sent_ids(normalize(prompt, SCHEMA))) == {"1"}
+
+
 def test_odd_nodes_pass_unchanged() -> None:
     odd: dict[str, Any] = {
         "1": None,
