@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from proxy import app
 from proxy.config import Config, JournalSection, ProxySection, UpstreamSection
 from proxy.core.mode import Mode
@@ -82,9 +84,37 @@ def real_version() -> str:
     """The version of the real ComfyUI, empty when there is none."""
     if not REAL_URL:
         return ""
-    with urllib.request.urlopen(f"{REAL_URL}/system_stats", timeout=30) as answer:  # noqa: S310 - the user names the address
-        version: str = json.load(answer)["system"]["comfyui_version"]
-        return version
+    try:
+        with urllib.request.urlopen(f"{REAL_URL}/system_stats", timeout=30) as answer:  # noqa: S310 - the user's own
+            version: str = json.load(answer)["system"]["comfyui_version"]
+            return version
+    except OSError as error:
+        raise pytest.UsageError(f"COMFYUI_URL={REAL_URL} does not answer: {error}") from error
+
+
+REAL_VERSION = real_version()
+
+ARRANGEMENTS = [
+    f"{before}{upstream}"
+    for upstream in ("simulator", *([f"comfyui-{REAL_VERSION}"] if REAL_VERSION else []))
+    for before in ("", "proxy+", "proxy-full+")
+]
+"""Names of all that can be tested here: the proxy that rewrites and pins, and the one that holds the queue too."""
+
+PROXIED = [name for name in ARRANGEMENTS if "+" in name]
+SIMULATED = [name for name in PROXIED if name.endswith("simulator")]
+
+
+@asynccontextmanager
+async def arranged(name: str, folder: Path) -> AsyncIterator[Target]:
+    """One of the `ARRANGEMENTS`, running; the folder is for what it keeps."""
+    before, _, upstream = name.rpartition("+")
+    async with simulator() if upstream == "simulator" else real() as direct:
+        if not before:
+            yield direct
+            return
+        async with proxied(direct, Mode.FULL if before == "proxy-full" else Mode.PINS, folder) as target:
+            yield target
 
 
 @asynccontextmanager
@@ -98,7 +128,7 @@ async def simulator() -> AsyncIterator[Target]:
 
 @asynccontextmanager
 async def real() -> AsyncIterator[Target]:
-    yield Target(REAL_URL, REAL_URL, real=True, can=Capabilities.of(real_version()))
+    yield Target(REAL_URL, REAL_URL, real=True, can=Capabilities.of(REAL_VERSION))
 
 
 @asynccontextmanager

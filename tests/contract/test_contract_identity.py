@@ -9,7 +9,9 @@ from tests.contract import prompts
 from tests.contract.allowed import allowed
 from tests.contract.client import Answer, Client
 from tests.contract.sockets import Socket
-from tests.contract.targets import Target
+from tests.contract.targets import PROXIED, Target
+
+pytestmark = pytest.mark.parametrize("target", PROXIED, indirect=True, scope="module")
 
 HOP_BY_HOP = {"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"}
 """Headers that belong to one connection, not to the answer (RFC 9110, 7.6.1)."""
@@ -38,10 +40,8 @@ PATHS = [
 
 
 @pytest_asyncio.fixture(loop_scope="module", autouse=True)
-async def _only_before_something(target: Target) -> None:
-    """With a history of one prompt that did not come through the proxy."""
-    if not target.proxied:
-        pytest.skip("nothing stands before it")
+async def _history(target: Target) -> None:
+    """One prompt that did not come through the proxy."""
     async with Client(target.upstream_url) as direct:
         await direct.post("/history", {"clear": True})
         await direct.history((await direct.submit(prompts.text("direct")))["prompt_id"])

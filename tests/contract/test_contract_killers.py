@@ -14,7 +14,9 @@ from tests.contract.client import Client
 from tests.contract.prompts import node
 from tests.contract.refusals import is_clear, send, still_runs
 from tests.contract.sockets import Socket
-from tests.contract.targets import Target
+from tests.contract.targets import SIMULATED, Target
+
+pytestmark = pytest.mark.parametrize("target", SIMULATED, indirect=True, scope="module")
 
 TEXT = prompts.text("a")
 
@@ -32,12 +34,6 @@ KILLERS: Mapping[str, Any] = {
         "prompt": {"1": node("PrimitiveString", value="a", undeclared=["77", 0]), "2": TEXT["2"]}
     },
 }
-
-
-@pytest.fixture(autouse=True)
-def _only_before_a_simulator(target: Target) -> None:
-    if target.real or not target.proxied:
-        pytest.skip("only the proxy refuses it")
 
 
 @pytest.mark.parametrize("case", KILLERS)
