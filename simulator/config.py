@@ -13,6 +13,8 @@ _ACTIVE_SHARE_OF_RAM = 0.10
 _ACTIVE_GB_RANGE = (2.0, 10.0)
 _INACTIVE_GB_MAX = 128.0
 
+_MAX_UPLOAD_MB = 100.0
+
 DEFAULT_MODELS: Mapping[str, Mapping[str, int]] = {
     "checkpoints": {
         "dreamscape_xl.safetensors": 6_940 * MB,
@@ -97,7 +99,7 @@ class SimulatorConfig:
     cors_origin: str | None = None
     """The value of --enable-cors-header; None leaves the origin guard on."""
     compress: bool = False
-    max_upload_mb: float = 100.0
+    max_upload_mb: float = _MAX_UPLOAD_MB
     extra_flags: tuple[str, ...] = ()
     """Further command-line words, for `argv` in /system_stats only."""
 
@@ -130,6 +132,8 @@ class SimulatorConfig:
             words += ["--preview-method", self.preview_method]
         if self.cors_origin is not None:
             words += ["--enable-cors-header", self.cors_origin]
+        if self.max_upload_mb != _MAX_UPLOAD_MB:
+            words += ["--max-upload-size", f"{self.max_upload_mb:g}"]
         return [*words, *self.extra_flags]
 
     def _cache_flags(self) -> list[str]:

@@ -61,7 +61,7 @@ def _original(process: Process, reference: dict[str, Any]) -> Path:
     directories = process.machine.directories
     name, folder = directories.annotated(reference["filename"])
     folder = folder or directories.by_type(reference.get("type", "output")) or directories.output
-    return folder / reference.get("subfolder", "") / name
+    return folder / str(reference.get("subfolder", "")) / name
 
 
 def _free_name(folder: Path, name: str, data: bytes) -> str:
