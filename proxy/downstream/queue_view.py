@@ -59,13 +59,13 @@ class QueueView:
             return response
         body = await _object(request)
         if body.get("clear"):
-            self._holding.tell(ev.ClearRequested())
+            await self._holding.clear()
             await self._tell_comfyui("/queue", {"clear": True})
         chosen = body.get("delete") or []
         others = [prompt_id for prompt_id in chosen if self._holding.get(prompt_id) is None]
         for prompt_id in chosen:
             if prompt_id not in others:
-                self._holding.tell(ev.CancelRequested(prompt_id, interrupt=False))
+                await self._holding.delete(prompt_id)
         if others:
             await self._tell_comfyui("/queue", {"delete": others})
         return web.Response(status=200)

@@ -117,6 +117,7 @@ class Engine:
                 sender=self._sender,
                 sockets=self._sockets,
                 tasks=self._tasks,
+                forget=self.forget,
                 clock=self._clock,
                 wall=self._wall,
             )

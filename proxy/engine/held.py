@@ -9,7 +9,7 @@ import math
 import sys
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
 
@@ -73,6 +73,8 @@ class Held:
     idempotency_key: str | None = None
     written: "asyncio.Future[None] | None" = None
     """Its entry in the journal; None before it was accepted."""
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when it has ended and nothing of it is at ComfyUI any more."""
     end: End | None = None
     """Its end, where that came before its acceptance."""
     record: Record | None = None

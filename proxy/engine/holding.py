@@ -6,6 +6,7 @@ prompt was taken when the journal has it on disk, not before.
 """
 
 import asyncio
+import contextlib
 import json
 import logging
 from collections import deque
@@ -23,7 +24,7 @@ from proxy.engine.client_sockets import ClientSockets
 from proxy.engine.endings import Ending
 from proxy.engine.held import Held
 from proxy.engine.performer import Performer
-from proxy.engine.records import Records
+from proxy.engine.records import Record
 from proxy.engine.sender import json_answer
 from proxy.errors import ComfykeepError, DownstreamError
 from proxy.journal import Journal
@@ -36,6 +37,9 @@ log = logging.getLogger(__name__)
 
 _TOLD_BY_COMFYUI = frozenset({Code.DONE, Code.RUN_FAILED, Code.INTERRUPTED})
 """Ends that ComfyUI itself tells the client; all others but a cancellation are ours to tell."""
+_LEAVING = frozenset({State.CANCELLING, State.WITHDRAWING})
+_PATIENCE = 5.0
+"""Seconds that a client waits at most for its prompt to be out of ComfyUI's queue."""
 _FORESEEN = 64
 """Prompts of the queue that the pin planner is shown."""
 
@@ -48,29 +52,30 @@ class Holding:
         scheduler: Scheduler,
         performer: Performer,
         journal: Journal,
-        records: Records,
         sockets: ClientSockets,
         tasks: Tasks,
         *,
         clock: Callable[[], float],
         wall: Callable[[], float],
         changed: Callable[[], None],
+        withdrawn: Callable[[Record], None],
         ended: Callable[[Held, Ending], None],
     ) -> None:
         """`clock` gives monotonic and `wall` Unix seconds.
 
-        `changed` is called when what clients see of the queue has changed; `ended` when a client must be told of an
+        `changed` is called when what clients see of the queue has changed; `withdrawn` when a prompt that was sent to
+        ComfyUI is not there any more, and has not run; `ended` when a client must be told of an
         end that ComfyUI does not tell.
         """
         self.scheduler = scheduler
         self._performer = performer
         self._journal = journal
-        self._records = records
         self._sockets = sockets
         self._tasks = tasks
         self._clock = clock
         self._wall = wall
         self._changed = changed
+        self._withdrawn = withdrawn
         self._ended = ended
         self._held: dict[str, Held] = {}
         self._inbox: deque[ev.Event] = deque()
@@ -134,6 +139,26 @@ class Holding:
     def job(self, prompt_id: str) -> Job | None:
         """What the scheduler knows of a prompt."""
         return self.scheduler.context.ledger.jobs.get(prompt_id)
+
+    async def delete(self, prompt_id: str) -> None:
+        """Take a prompt out unless it runs; returns when it is out, as ComfyUI's own deletion does."""
+        held = self._held[prompt_id]
+        self.tell(ev.CancelRequested(prompt_id, interrupt=False))
+        await self._out(held)
+
+    async def clear(self) -> None:
+        """Take out everything that does not run; returns when it is out."""
+        before = list(self._held.values())
+        self.tell(ev.ClearRequested())
+        for held in before:
+            await self._out(held)
+
+    async def _out(self, held: Held) -> None:
+        job = self.job(held.prompt_id)
+        if job is not None and job.state in _LEAVING:
+            with contextlib.suppress(TimeoutError):  # ComfyUI is away; it is taken out when it is back
+                async with asyncio.timeout(_PATIENCE):
+                    await held.over.wait()
 
     def foresight(self) -> Sequence[ModelSet]:
         """The components of the prompts expected next, the next one first."""
@@ -281,6 +306,7 @@ class Holding:
         if command.reason.code not in _TOLD_BY_COMFYUI and command.state is State.FAILED:
             self._ended(held, ending)
         del self._held[held.prompt_id]
+        held.over.set()
 
     # -- helpers -------------------------------------------------------------------------------------------------
 
@@ -294,7 +320,7 @@ class Holding:
         """It is not at ComfyUI any more."""
         if held.record is not None:
             if held.record.timeline.outcome is None:
-                self._records.drop(held.prompt_id)
+                self._withdrawn(held.record)
             self._sockets.release(held.record)
             held.record = None
 

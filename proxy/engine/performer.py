@@ -4,9 +4,14 @@ ComfyUI never says whether a deletion hit anything, so each is checked against i
 neither, its history: it may have run meanwhile. An answer that does not come is reported as unclear, never guessed.
 """
 
+import asyncio
+import json
 import logging
-from collections.abc import Callable, Sequence
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from itertools import count
+from typing import TypeVar
 
 from normalizer import ModelSet
 from proxy.core import events as ev
@@ -15,7 +20,7 @@ from proxy.engine.comfy import Upstream
 from proxy.engine.held import Held
 from proxy.engine.passing import Passing
 from proxy.engine.records import Handling, Record, Records, components_of
-from proxy.engine.recovery import read_history_entry, read_queue
+from proxy.engine.recovery import FIRST_PROBE, read_history_entry, read_queue
 from proxy.engine.sender import Parcel, Sender, find_number
 from proxy.engine.submission import Place, draft, parse
 from proxy.errors import DownstreamError, UpstreamError
@@ -24,8 +29,17 @@ from proxy.upstream.client import Answer
 log = logging.getLogger(__name__)
 
 _SERVER_ERROR = 500
-_FIRST_PROBE = 1e15
-"""Probes stand behind everything: above any number that a client or a counter reaches, and exact as a float."""
+_PROBE_NUMBERS = 1 << 50
+"""Where a process may begin to count its probes: the same number twice for one id would end ComfyUI's worker, and an
+earlier process may have left a probe behind."""
+
+AGAIN = 1.0
+"""Seconds until a question that ComfyUI must answer is asked again."""
+
+_LAST_TRY = 2.0
+"""Seconds that a stop waits for a probe to be taken out."""
+
+_T = TypeVar("_T")
 
 
 class Performer:
@@ -49,30 +63,48 @@ class Performer:
         self._sockets = sockets
         self._clock = clock
         self._foresight = foresight
-        self._probe_numbers = count()
+        self._probe_numbers = count(int(FIRST_PROBE) + secrets.randbelow(_PROBE_NUMBERS))
+        self._connection = 0
+        self._posting = 0
+        self._settled = asyncio.Event()
+        self._settled.set()
+
+    def lost(self) -> None:
+        """ComfyUI does not answer any more; questions that were to be asked again are not."""
+        self._connection += 1
+
+    async def settled(self) -> None:
+        """Wait until no submission is on its way: before that, what ComfyUI does not have may still come to it."""
+        await self._settled.wait()
 
     async def probe(self, held: Held, shown_number: float) -> ev.Event:
         """Submit behind everything, delete, look."""
-        place = Place(_FIRST_PROBE + next(self._probe_numbers), shown_number, held.create_time)
+        place = Place(float(next(self._probe_numbers)), shown_number, held.create_time)
         try:
-            parcel = await self._parcel(held)
-            answer = await self._sender.probe(parcel, place)
+            return await self._probe(held, place)
         except UpstreamError as error:
             log.info("%s", error)
             return ev.ProbeUnclear(held.prompt_id)
+        except DownstreamError as error:
+            held.refusal = _refusal(error)
+            return ev.ProbeRefused(held.prompt_id)
+        except asyncio.CancelledError:
+            # The proxy stops. What is at ComfyUI only to be looked at must not stay there and run.
+            with suppress(UpstreamError, TimeoutError):
+                async with asyncio.timeout(_LAST_TRY):
+                    await self._delete(held.prompt_id)
+            raise
+
+    async def _probe(self, held: Held, place: Place) -> ev.Event:
+        parcel = await self._parcel(held)
+        answer = await self._post(self._sender.probe(parcel, place))
         if not answer.ok:
-            held.refusal = answer
             self._records.drop(held.prompt_id)
-            return (
-                ev.ProbeUnclear(held.prompt_id) if answer.status >= _SERVER_ERROR else ev.ProbeRefused(held.prompt_id)
-            )
+            turned_down = await self._turned_down(held, answer)
+            return ev.ProbeRefused(held.prompt_id) if turned_down else ev.ProbeUnclear(held.prompt_id)
         held.node_errors = _node_errors(answer)
-        try:
-            started = await self._take_out(held.prompt_id)
-        except UpstreamError as error:
-            log.info("%s", error)
-            return ev.ProbeUnclear(held.prompt_id)
-        if started:
+        if await self._take_out(held.prompt_id):
+            await self._sockets.hold(parcel.record, parcel.submission)
             return ev.ProbeSlipped(held.prompt_id)
         self._records.drop(held.prompt_id)
         return ev.ProbeAccepted(held.prompt_id)
@@ -84,10 +116,13 @@ class Performer:
             parcel = await self._parcel(held)
             await self._sockets.hold(parcel.record, parcel.submission)
             pins = self._upstream.pins_for(parcel.normalized, self._foresight(), self._clock())
-            answer = await self._sender.send(parcel, pins, place)
+            answer = await self._post(self._sender.send(parcel, pins, place))
         except UpstreamError as error:
             log.info("%s", error)
             return ev.DispatchUnclear(held.prompt_id)
+        except DownstreamError as error:
+            held.refusal = _refusal(error)
+            return ev.DispatchRefused(held.prompt_id)
         if answer.ok:
             held.node_errors = _node_errors(answer)
             return ev.Dispatched(held.prompt_id)
@@ -95,26 +130,33 @@ class Performer:
         return ev.DispatchRefused(held.prompt_id) if turned_down else ev.DispatchUnclear(held.prompt_id)
 
     async def recall(self, prompt_id: str) -> ev.Event | None:
-        """Take it out of ComfyUI's queue; None when ComfyUI does not answer, which shows elsewhere."""
-        try:
-            return ev.RecallDone(prompt_id, started=await self._take_out(prompt_id))
-        except UpstreamError as error:
-            log.info("%s", error)
-            return None
+        """Take it out of ComfyUI's queue; None when ComfyUI is lost meanwhile."""
+        started = await self._insist(lambda: self._take_out(prompt_id))
+        return None if started is None else ev.RecallDone(prompt_id, started)
 
     async def locate(self, prompt_id: str) -> ev.Event | None:
-        """Look for it; None when ComfyUI does not answer."""
-        try:
-            queue = await read_queue(self._upstream.client)
-            if any(item[1] == prompt_id for item in queue.running):
-                return ev.Located(prompt_id, ev.Where.RUNNING)
-            if any(item[1] == prompt_id for item in queue.pending):
-                return ev.Located(prompt_id, ev.Where.PENDING)
-            entry = await read_history_entry(self._upstream.client, prompt_id)
-        except UpstreamError as error:
-            log.info("%s", error)
-            return None
+        """Look for it; None when ComfyUI is lost meanwhile."""
+        return await self._insist(lambda: self._locate(prompt_id))
+
+    async def _locate(self, prompt_id: str) -> ev.Event:
+        queue = await read_queue(self._upstream.client)
+        if any(item[1] == prompt_id for item in queue.running):
+            return ev.Located(prompt_id, ev.Where.RUNNING)
+        if any(item[1] == prompt_id for item in queue.pending):
+            return ev.Located(prompt_id, ev.Where.PENDING)
+        entry = await read_history_entry(self._upstream.client, prompt_id)
         return ev.Located(prompt_id, ev.Where.ABSENT) if entry is None else ev.Finished(prompt_id, entry.outcome)
+
+    async def _insist(self, ask: Callable[[], Awaitable[_T]]) -> _T | None:
+        """Ask until there is an answer. When the connection is lost, all is asked anew when it stands again."""
+        connection = self._connection
+        while connection == self._connection:
+            try:
+                return await ask()
+            except UpstreamError as error:
+                log.info("%s", error)
+            await asyncio.sleep(AGAIN)
+        return None
 
     async def interrupt(self, prompt_id: str | None) -> None:
         """Stop it if it runs; None stops whatever runs."""
@@ -123,32 +165,60 @@ class Performer:
         except UpstreamError as error:
             log.info("%s", error)
 
+    async def take_out_parked(self, prompt_ids: Sequence[str]) -> None:
+        """Take out what an earlier process submitted only to have it looked at.
+
+        Raises:
+            UpstreamError: when ComfyUI does not answer.
+        """
+        for prompt_id in prompt_ids:
+            await self._take_out(prompt_id)
+
+    async def _post(self, submitting: Awaitable[Answer]) -> Answer:
+        self._posting += 1
+        self._settled.clear()
+        try:
+            return await submitting
+        finally:
+            self._posting -= 1
+            if not self._posting:
+                self._settled.set()
+
     async def _turned_down(self, held: Held, answer: Answer) -> bool:
         """Whether ComfyUI does not have it. A 500 alone does not say so: it may have been queued all the same."""
-        held.refusal = answer
-        if answer.status < _SERVER_ERROR:
-            return True
         try:
-            return await find_number(self._upstream, held.prompt_id) is None
+            if answer.status >= _SERVER_ERROR and await find_number(self._upstream, held.prompt_id) is not None:
+                return False
         except UpstreamError as error:
             log.info("%s", error)
             return False
+        held.refusal = answer
+        return True
 
     async def _take_out(self, prompt_id: str) -> bool:
         """Delete it and make sure; whether it had started."""
-        await self._upstream.client.post_json("/queue", {"delete": [prompt_id]})
+        await self._delete(prompt_id)
         queue = await read_queue(self._upstream.client)
         if any(item[1] == prompt_id for item in queue.running):
             return True
         return await read_history_entry(self._upstream.client, prompt_id) is not None
 
+    async def _delete(self, prompt_id: str) -> None:
+        await self._upstream.client.post_json("/queue", {"delete": [prompt_id]})
+
     async def _parcel(self, held: Held) -> Parcel:
-        """Make a prompt ready to be sent, as its client sent it."""
+        """Make a prompt ready to be sent, as its client sent it.
+
+        Raises:
+            DownstreamError: ComfyUI has changed since it was submitted, and would not survive it now.
+        """
         submission = held.submission
         original = draft(parse(submission))
         look = None if original is None else await self._passing.look_at(original)
         if look is None:
             raise DownstreamError("a held prompt cannot be read any more")
+        if held.record is not None:
+            self._sockets.release(held.record)
         held.record = Record(
             held.prompt_id,
             Handling.REWRITTEN,
@@ -162,6 +232,14 @@ class Performer:
 
 
 def _node_errors(answer: Answer) -> dict[str, object]:
-    parsed = answer.json()
+    try:
+        parsed = answer.json()
+    except ValueError:
+        return {}
     errors = parsed.get("node_errors") if isinstance(parsed, dict) else None
     return errors if isinstance(errors, dict) else {}
+
+
+def _refusal(error: DownstreamError) -> Answer:
+    """What the client would have been answered."""
+    return Answer(error.status, "", [("Content-Type", "application/json")], json.dumps(error.body()).encode())

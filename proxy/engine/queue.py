@@ -53,6 +53,7 @@ class Parts:
     sender: Sender
     sockets: ClientSockets
     tasks: Tasks
+    forget: Callable[[Record], None]
     clock: Callable[[], float]
     wall: Callable[[], float]
 
@@ -77,12 +78,12 @@ class HeldQueue:
             Scheduler(parts.upstream, settings),
             performer,
             journal,
-            parts.records,
             parts.sockets,
             parts.tasks,
             clock=parts.clock,
             wall=parts.wall,
             changed=self._changed,
+            withdrawn=parts.forget,
             ended=self._tell_end,
         )
 

@@ -12,7 +12,12 @@ from urllib.parse import quote
 from normalizer import WayBack
 from proxy.core.events import Outcome
 from proxy.engine.records import Handling, Record
+from proxy.errors import UpstreamError
 from proxy.upstream.client import UpstreamClient
+
+FIRST_PROBE = 1e15
+"""The numbers from here on are for prompts that ComfyUI is to validate and not to run: above any number that a client
+or a counter reaches, and exact as floats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +40,33 @@ async def read_queue(client: UpstreamClient) -> Queue:
         UpstreamError: when it does not answer.
     """
     queue = await client.get_json("/queue")
-    return Queue(queue["queue_running"], queue["queue_pending"])
+    try:
+        found = Queue(list(queue["queue_running"]), list(queue["queue_pending"]))
+        if all(isinstance(item[1], str) and isinstance(item[3], dict) for item in (*found.running, *found.pending)):
+            return found
+    except (LookupError, TypeError):
+        pass
+    raise _strange(client, "/queue")
+
+
+def parked(queue: Queue) -> list[str]:
+    """The prompts in it that a proxy submitted only to have them validated."""
+    return [
+        item[1]
+        for item in queue.pending
+        if item[0] >= FIRST_PROBE
+        and (way_back := WayBack.from_extra_data(item[3])) is not None
+        and way_back.number is not None
+    ]
 
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
-    """What ComfyUI's history has of a prompt: how it ended, and its entry in the client's terms."""
+    """What ComfyUI's history has of a prompt: how it ended, and its entry in the client's terms (`restored`)."""
 
     outcome: Outcome
+    number: float
+    """Its number as ComfyUI has it."""
     way_back: WayBack | None
     restored: Any
 
@@ -53,12 +77,22 @@ async def read_history_entry(client: UpstreamClient, prompt_id: str) -> Remember
     Raises:
         UpstreamError: when ComfyUI does not answer.
     """
-    history = await client.get_json(f"/history/{quote(prompt_id, safe='')}")
-    entry = history.get(prompt_id)
-    if entry is None:
-        return None
-    way_back = WayBack.from_extra_data(entry["prompt"][3])
-    return Remembered(_outcome(entry), way_back, way_back.history_entry(entry) if way_back else entry)
+    path = f"/history/{quote(prompt_id, safe='', errors='replace')}"
+    history = await client.get_json(path)
+    try:
+        entry = history.get(prompt_id)
+        if entry is None:
+            return None
+        number, _, _, extra_data, *_ = entry["prompt"]
+        way_back = WayBack.from_extra_data(extra_data)
+        restored = way_back.history_entry(entry) if way_back else entry
+        return Remembered(_outcome(entry), number, way_back, restored)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise _strange(client, path) from error
+
+
+def _strange(client: UpstreamClient, path: str) -> UpstreamError:
+    return UpstreamError(client.base_url + path, "the answer is not ComfyUI's", "Is this address a ComfyUI?")
 
 
 def _outcome(entry: Any) -> Outcome:

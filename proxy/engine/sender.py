@@ -10,11 +10,11 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import quote
 
 from normalizer import Chain, Normalized, Schema, WayBack, carry
 from proxy.engine.comfy import Upstream
 from proxy.engine.records import Archive, Record
+from proxy.engine.recovery import read_history_entry, read_queue
 from proxy.engine.submission import Draft, Place, Submission, compose
 from proxy.errors import UpstreamError, UpstreamUnreachable
 from proxy.upstream.client import Answer
@@ -124,12 +124,12 @@ async def find_number(upstream: Upstream, prompt_id: str) -> float | None:
     Raises:
         UpstreamError: when it cannot be asked.
     """
-    queue = await upstream.client.get_json("/queue")
-    for item in (*queue["queue_running"], *queue["queue_pending"]):
+    queue = await read_queue(upstream.client)
+    for item in (*queue.running, *queue.pending):
         if item[1] == prompt_id:
             return float(item[0])
-    history = await upstream.client.get_json(f"/history/{quote(prompt_id, safe='')}")
-    return float(history[prompt_id]["prompt"][0]) if prompt_id in history else None
+    entry = await read_history_entry(upstream.client, prompt_id)
+    return None if entry is None else entry.number
 
 
 def restored_answer(answer: Answer, way_back: WayBack) -> Answer:
