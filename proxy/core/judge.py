@@ -16,7 +16,7 @@ from proxy.core.accuracy import Scores
 from proxy.core.costs import LoadCosts
 from proxy.core.evidence import Part, PromptEnded, PromptSent, Use
 from proxy.core.flags import UpstreamFlags
-from proxy.core.memory_model import CacheKey
+from proxy.core.node_cache import CacheKey
 from proxy.core.sizes import Sizes
 from proxy.core.tiers import Tier
 

@@ -1,9 +1,9 @@
 """Where every component is, as far as it can be known.
 
-An order by assumed residency is an order by wishful thinking. So a model of ComfyUI's memory (`memory_model`) predicts
-the tier of each component before a prompt runs, and everything that is seen corrects it: cache hits, loaders that ran,
-late first steps, memory readings. What makes the model worthless (an out-of-memory error, `/free`, a new process,
-somebody else's prompt) makes it doubt or forget, and its predictions are scored by independent timing.
+An order by assumed residency is an order by wishful thinking. So a model of ComfyUI's memory (`node_cache`, `vram`)
+predicts the tier of each component before a prompt runs, and everything that is seen corrects it: cache hits, loaders
+that ran, late first steps, memory readings. What makes the model worthless (an out-of-memory error, `/free`, a new
+process, somebody else's prompt) makes it doubt or forget, and its predictions are scored by independent timing.
 
 One `Residency` for each upstream. Events in, answers out; seconds are the caller's monotonic ones.
 """
@@ -34,14 +34,14 @@ from proxy.core.evidence import (
 )
 from proxy.core.flags import CacheMode, UpstreamFlags
 from proxy.core.judge import Flight, Judge
-from proxy.core.memory_model import NodeCache, Vram, cache_keys
+from proxy.core.node_cache import NodeCache, cache_keys
+from proxy.core.ram_watch import RamWatch
 from proxy.core.sizes import Size, Sizes
 from proxy.core.tiers import Tier
+from proxy.core.vram import Vram
 
 REMEMBERED = 1024
 """Components whose last use is remembered at most."""
-SMALLEST_STEP = 64 * 1024**2
-"""Bytes under which a step between two memory readings is noise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +56,6 @@ class ComponentState:
     pinned: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Idle:
-    """A reading while nothing ran: bytes free in RAM and VRAM together, and what was held."""
-
-    free: int
-    held: frozenset[ModelRef]
-
-
 class Residency:
     """The tiers of one upstream's components. `costs` is taught what loading costs."""
 
@@ -72,8 +64,7 @@ class Residency:
         self._judge = Judge(sizes, costs)
         self._flags = UpstreamFlags()
         self._machine = Machine(0, 0)
-        self._base = 0
-        """RAM in use without any component, in bytes; 0 until it was seen."""
+        self._ram = RamWatch()
         self._cache = NodeCache(self._flags, 0)
         self._vram = Vram(self._flags, 0)
         self._ignorant = True
@@ -81,8 +72,6 @@ class Residency:
         self._flights: dict[str, Flight] = {}
         self._last_used: dict[ModelRef, float] = {}
         self._host_ram_free: int | None = None
-        self._ram_others: int | None = None
-        self._idle: _Idle | None = None
         self._free_later: ModelsFreed | None = None
 
     # Answers
@@ -111,7 +100,7 @@ class Residency:
 
     def usage(self) -> Usage:
         """What others take, for the budget."""
-        return Usage(self._ram_others, self._vram.others)
+        return Usage(self._ram.others, self._vram.others)
 
     def pinned_bytes(self, prompt_id: str) -> int:
         """The bytes that the pins of a sent prompt add to its own components."""
@@ -175,7 +164,7 @@ class Residency:
     def _begin(self, event: UpstreamStarted) -> None:
         self._flags = event.flags
         self._machine = event.machine
-        self._base = 0
+        self._ram = RamWatch()
         self._cache = NodeCache(event.flags, event.machine.host_ram)
         self._vram = Vram(event.flags, event.machine.vram)
         self._lose_everything()
@@ -187,43 +176,25 @@ class Residency:
         self._flights.clear()
         self._free_later = None
         self._ignorant = False
-        self._idle = None
 
     def _read(self, event: MemoryRead) -> None:
+        held, running = self._cache.refs(), self._running()
         self._host_ram_free = event.host_ram_free
         if event.ram_free is not None:
-            self._see_others(self._machine.ram - event.ram_free)
-        if self._running():
+            self._ram.see_taken(self._machine.ram - event.ram_free, held, self._in_ram, running=running)
+            if not held and not running and not self._ignorant:
+                self._ram.base = self._ram.others or 0
+        if running:
             return
         if event.vram_total is not None and event.vram_free is not None:
             self._vram.observe(event.vram_total, event.vram_free, event.vram_others)
-        if event.host_ram_free is not None:
-            self._see_ram(self._machine.host_ram - event.host_ram_free)
         if event.ram_free is not None:
-            self._measure_step(_Idle(event.ram_free + (event.vram_free or 0), self._cache.refs()))
-
-    def _see_others(self, taken: int) -> None:
-        """While a prompt loads, what is ours cannot be told exactly: then the higher figure holds."""
-        others = max(0, taken - sum(map(self._in_ram, self._cache.refs())))
-        self._ram_others = max(others, self._ram_others or 0) if self._running() else others
-
-    def _see_ram(self, used: int) -> None:
-        if not self._cache.refs() and not self._ignorant:
-            self._base = used
-        self._cache.observe(used - self._base, self._in_ram)
+            self._ram.see_idle(event.ram_free + (event.vram_free or 0), held, self.sizes)
+            if self._ram.shows_weights:
+                self._cache.observe(self._machine.ram - event.ram_free - self._ram.base, self._in_ram)
 
     def _in_ram(self, ref: ModelRef) -> int:
         return max(0, self.sizes.bytes_of(ref) - self._vram.bytes_of(ref))
-
-    def _measure_step(self, idle: "_Idle") -> None:
-        """One component more than at the last idle reading, and nothing less: the step is its size."""
-        before, self._idle = self._idle, idle
-        if before is None or not before.held < idle.held:
-            return
-        new = idle.held - before.held
-        step = before.free - idle.free
-        if len(new) == 1 and step >= SMALLEST_STEP:
-            self.sizes.measured(next(iter(new)), step)
 
     def _send(self, event: PromptSent) -> None:
         self._components |= event.components

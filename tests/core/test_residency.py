@@ -383,18 +383,35 @@ def test_other_processes_are_told_by_the_driver() -> None:
     assert comfy.tiers("ab") == {"a": Tier.WARM, "b": Tier.HOT}
 
 
+def in_ram(free: int) -> MemoryRead:
+    return MemoryRead(ram_free=free, host_ram_free=free)
+
+
+KEEPS_IN_RAM = UpstreamFlags(version=(0, 33, 0), cache=CacheMode.RAM_PRESSURE, vram=VramMode.CPU, cache_ram=(2.0, 2.0))
+
+
 def test_ram_that_holds_less_than_believed_leaves_doubt_and_then_certainty() -> None:
-    comfy = ComfyUI(
-        UpstreamFlags(version=(0, 33, 0), cache=CacheMode.RAM_PRESSURE, vram=VramMode.CPU, cache_ram=(2.0, 2.0))
-    )
-    comfy.tell(MemoryRead(host_ram_free=60 * GB))
-    for name in "abc":
-        comfy.prompt(name)
-    comfy.tell(MemoryRead(host_ram_free=60 * GB - 23 * GB))
+    comfy = ComfyUI(KEEPS_IN_RAM)
+    comfy.tell(in_ram(60 * GB))
+    comfy.prompt("a")
+    comfy.tell(in_ram(52 * GB))
+    comfy.prompt("b")
+    comfy.prompt("c")
+    comfy.tell(in_ram(60 * GB - 23 * GB))
     assert comfy.tiers("abc") == {"a": Tier.UNKNOWN, "b": Tier.WARM, "c": Tier.WARM}
-    comfy.tell(MemoryRead(host_ram_free=60 * GB - 17 * GB))
+    comfy.tell(in_ram(60 * GB - 17 * GB))
     assert comfy.tiers("abc") == {"a": Tier.COLD, "b": Tier.WARM, "c": Tier.WARM}
     assert comfy.residency.will_hold(chain("a"))
+
+
+def test_weights_in_mapped_files_do_not_show_in_ram() -> None:
+    comfy = ComfyUI(KEEPS_IN_RAM)
+    for name in "abc":
+        comfy.tell(in_ram(60 * GB))
+        comfy.prompt(name)
+    comfy.tell(in_ram(60 * GB))
+    assert set(comfy.tiers("abc").values()) == {Tier.WARM}
+    assert comfy.residency.usage().ram_others == 4 * GB
 
 
 def test_vram_that_others_take_is_not_counted_on() -> None:

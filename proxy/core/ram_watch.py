@@ -1,0 +1,57 @@
+"""What RAM readings tell: what others take, what weights show, and the size of what nobody lists.
+
+A reading is one number for everything on the machine. Compared with the reading before, and with what the node cache
+is thought to hold, it says more. Bytes throughout.
+"""
+
+from dataclasses import dataclass
+
+from normalizer.models import ModelSet
+from proxy.core.node_cache import SizeOf
+from proxy.core.sizes import Sizes, SizeSource
+
+SMALLEST_STEP = 64 * 1024**2
+"""Bytes under which a step between two memory readings is noise."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Idle:
+    """A reading while nothing ran: bytes free in RAM and VRAM together, and what was held."""
+
+    free: int
+    held: ModelSet
+
+
+class RamWatch:
+    """The RAM readings of one ComfyUI process."""
+
+    def __init__(self) -> None:
+        self.others: int | None = None
+        """RAM that anything but components takes; None until a reading was seen."""
+        self.shows_weights = False
+        """Whether weights show in the readings; those in mapped files do not, as the kernel can drop them."""
+        self.base = 0
+        """RAM in use when nothing was held for certain; 0 until that was seen."""
+        self._idle: _Idle | None = None
+
+    def see_taken(self, taken: int, held: ModelSet, in_ram: SizeOf, *, running: bool) -> None:
+        """RAM is taken. While a prompt loads, what is ours cannot be told exactly: then the higher figure holds."""
+        others = max(self.base, taken - sum(map(in_ram, held)))
+        self.others = max(others, self.others or 0) if running else others
+
+    def see_idle(self, free: int, held: ModelSet, sizes: Sizes) -> None:
+        """Nothing runs, and so much RAM and VRAM together are free.
+
+        If more is held than at the reading before, and none less, the step is its size: that is learned where nobody
+        lists it, and else tells whether weights show at all.
+        """
+        before, self._idle = self._idle, _Idle(free, held)
+        if before is None or not before.held < held:
+            return
+        new = held - before.held
+        step = before.free - free
+        size = sum(map(sizes.bytes_of, new))
+        if size >= SMALLEST_STEP and all(sizes.size(ref).source is SizeSource.FILE for ref in new):
+            self.shows_weights = step >= size // 2
+        elif len(new) == 1 and step >= SMALLEST_STEP:
+            sizes.measured(next(iter(new)), step)
