@@ -34,7 +34,7 @@ class Candidate:
 
     `frequency` is its uses, each halved every `HALF_LIFE` seconds, as of `last_used` (monotonic seconds).
     `load_seconds` is what loading it again would cost, None where nobody has timed it. `alive` is False when ComfyUI
-    has certainly dropped it: a pin would keep nothing.
+    has certainly dropped it: a pin would keep nothing. `kept`: somebody wants it kept for some time, whatever its use.
     """
 
     chain: Chain
@@ -42,6 +42,7 @@ class Candidate:
     frequency: float = 1.0
     load_seconds: float | None = None
     alive: bool = True
+    kept: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class PinReason:
 
 @dataclass(frozen=True, slots=True)
 class PinPlan:
-    """What to carry along. `unmet` names the chains of "always" groups that had to be left out."""
+    """What to carry along. `unmet` names the chains that were to be kept always, or for now, and had to be left out."""
 
     chosen: tuple[Chain, ...] = ()
     reasons: tuple[PinReason, ...] = ()
@@ -127,7 +128,7 @@ class _Ranked:
 
     @property
     def always(self) -> bool:
-        return self.group is not None and self.group.keep is Keep.ALWAYS
+        return self.candidate.kept or (self.group is not None and self.group.keep is Keep.ALWAYS)
 
     def order(self) -> tuple[tuple[float, ...], str]:
         return self.place, self.key
@@ -171,12 +172,14 @@ def _rank(
     gone = None
     if not candidate.alive:
         gone = "ComfyUI does not hold it any more"
-    elif needed is None and group is not None and idle > group.idle_limit:
+    elif needed is None and group is not None and not candidate.kept and idle > group.idle_limit:
         gone = f"unused for {idle:.0f} s, longer than group {group.name!r} keeps it"
     density = _density(candidate, size_of, now)
-    if group is not None and group.keep is Keep.ALWAYS:
+    place: tuple[float, ...] = (0.0, -priority, -density, -candidate.last_used)
+    if candidate.kept:
+        why = "kept for some time after its warm-up"
+    elif group is not None and group.keep is Keep.ALWAYS:
         why = f"group {group.name!r} is always kept"
-        place: tuple[float, ...] = (0.0, -priority, -density, -candidate.last_used)
     elif needed is not None:
         why = f"prompt {needed} of the queue needs it"
         place = (1.0, float(needed), -priority, -density, -candidate.last_used)

@@ -27,6 +27,16 @@ class PinPlanner:
         self._flags = UpstreamFlags()
         self._machine = Machine(0, 0)
         self._lesson = Lesson()
+        self._kept: dict[ModelSet, float] = {}
+
+    @property
+    def groups(self) -> Sequence[Group]:
+        """The operator's groups."""
+        return self._groups
+
+    def keep(self, models: ModelSet, until: float) -> None:
+        """Carry the chains of these components along until then (monotonic seconds), however little they are used."""
+        self._kept[models] = max(until, self._kept.get(models, until))
 
     @property
     def budget(self) -> Budget:
@@ -61,5 +71,13 @@ class PinPlanner:
             foresight: the components of the prompts expected after it, the next one first.
             now: monotonic seconds.
         """
-        known = [replace(item, alive=self.residency.will_hold(item.chain)) for item in candidates]
+        self._kept = {models: until for models, until in self._kept.items() if until > now}
+        known = [
+            replace(
+                item,
+                alive=self.residency.will_hold(item.chain),
+                kept=any(item.chain.models and item.chain.models <= models for models in self._kept),
+            )
+            for item in candidates
+        ]
         return plan(known, own, self.budget, foresight, self._groups, self.residency.sizes.bytes_of, now)
