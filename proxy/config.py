@@ -113,6 +113,19 @@ class JournalSection(_Section):
         return state_directory() / "journal.sqlite3"
 
 
+class WarmupSection(_Section):
+    """Which models are loaded before anybody asks; the schedule itself is a file of its own."""
+
+    schedule: str = ""
+    gate_readiness: bool = False
+    gate_limit: Annotated[float, Field(gt=0)] = 300.0
+
+    @property
+    def file(self) -> Path | None:
+        """The schedule's file; None where there is none."""
+        return Path(self.schedule).expanduser() if self.schedule else None
+
+
 class Config(_Section):
     """The whole of `proxy.toml`."""
 
@@ -122,6 +135,12 @@ class Config(_Section):
     pins: PinsSection = PinsSection()
     queue: QueueSection = QueueSection()
     journal: JournalSection = JournalSection()
+    warmup: WarmupSection = WarmupSection()
+
+    @property
+    def warmup_state(self) -> Path:
+        """Where it is remembered how warm-ups went: beside the journal."""
+        return self.journal.file.with_name("warmup.json")
 
 
 def state_directory() -> Path:
