@@ -10,7 +10,8 @@ import contextlib
 import json
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any, assert_never
 
 from normalizer import ModelSet
@@ -19,6 +20,7 @@ from proxy.core import events as ev
 from proxy.core.commands import Code
 from proxy.core.job import Job
 from proxy.core.jobs import State
+from proxy.core.outlook import Expected, outlook
 from proxy.core.scheduler import Scheduler
 from proxy.engine.client_sockets import ClientSockets
 from proxy.engine.endings import Ending
@@ -41,7 +43,11 @@ _LEAVING = frozenset({State.CANCELLING, State.WITHDRAWING})
 _PATIENCE = 5.0
 """Seconds that a client waits at most for its prompt to be out of ComfyUI's queue."""
 _FORESEEN = 64
-"""Prompts of the queue that the pin planner is shown."""
+"""Prompts of the queue that the pin planner is shown ..."""
+_PLANNED = 16
+"""... of which so many in the order in which the policy would choose them."""
+_OUTLOOK_HOLDS = 1.0
+"""Seconds for which what is expected holds, if nothing happens."""
 
 
 class Holding:
@@ -82,6 +88,8 @@ class Holding:
         self._pumping = False
         self._timer: asyncio.TimerHandle | None = None
         self._sequence = 1
+        self._outlook: list[Expected] | None = None
+        self._outlook_at = 0.0
 
     # -- for the engine ------------------------------------------------------------------------------------------
 
@@ -124,6 +132,7 @@ class Holding:
     def tell(self, event: ev.Event) -> None:
         """Take note of a fact and do what follows from it."""
         self._inbox.append(event)
+        self._outlook = None
         if self._pumping:
             return
         self._pumping = True
@@ -162,13 +171,27 @@ class Holding:
 
     def foresight(self) -> Sequence[ModelSet]:
         """The components of the prompts expected next, the next one first."""
-        return [held.event.models for held in self.waiting()[:_FORESEEN]]
+        expected = outlook(self.scheduler.context, self._clock(), _PLANNED)
+        return [held.event.models for held, _ in islice(self._not_sent(expected), _FORESEEN)]
+
+    def expected(self) -> Sequence[Expected]:
+        """All prompts in the order in which they are expected to run, and when, on the clock of the queue."""
+        now = self._clock()
+        if self._outlook is None or now > self._outlook_at + _OUTLOOK_HOLDS:
+            self._outlook, self._outlook_at = list(outlook(self.scheduler.context, now)), now
+        return self._outlook
 
     def waiting(self) -> list[Held]:
         """The prompts that wait here, in the order in which they are expected to run."""
+        return [held for held, job in self._not_sent(self.expected()) if job.answered]
+
+    def _not_sent(self, expected: Iterable[Expected]) -> Iterator[tuple[Held, Job]]:
         ledger = self.scheduler.context.ledger
-        jobs = sorted((*ledger.waiting, *ledger.blocked()), key=lambda job: (-job.priority, job.place, job.sequence))
-        return [held for job in jobs if job.answered and (held := self._held.get(job.prompt_id)) is not None]
+        sent = {job.prompt_id for job in ledger.at_comfyui()}
+        for item in expected:
+            held = self._held.get(item.prompt_id)
+            if held is not None and item.prompt_id not in sent:
+                yield held, ledger.jobs[item.prompt_id]
 
     def at_comfyui(self) -> list[Held]:
         """The prompts that run or are staged, in the order in which ComfyUI will run them."""
