@@ -145,8 +145,11 @@ class Executor:
         if not isinstance(cache, RAMPressureCache):
             return
         cache.release(self._inactive_bytes)
-        cache.release(self._active_bytes, active=True, smallest=LARGE_INTERMEDIATE)
-        cache.release(self._active_bytes, active=True)
+        short: float = self._active_bytes - self._machine.memory.ram_free
+        if short > 0:
+            short -= cache.release(self._active_bytes, active=True, smallest=LARGE_INTERMEDIATE)
+        if short > 0:
+            cache.release(self._active_bytes, active=True)
 
     def _report(self, run: PromptRun, failure: Failure, known: list[str]) -> None:
         message = {

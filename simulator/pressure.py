@@ -54,23 +54,30 @@ class RAMPressureCache(LRUCache):
         super().drop(key)
         self._touched.pop(key, None)
 
-    def release(self, target: int, *, active: bool = False, smallest: int = 0) -> None:
+    def release(self, target: int, *, active: bool = False, smallest: int = 0) -> float:
         """Drop entries until `target` bytes of RAM are available.
 
         Args:
             target: bytes that should be available.
             active: take entries of the running prompt too.
             smallest: spare entries whose tensors are smaller than this many bytes.
+
+        Returns:
+            Bytes of the tensors in what was dropped; they may still be in use.
         """
         if self._memory.ram_free >= target:
-            return
+            return 0
         order = self._order(active, smallest)
+        freed = 0.0
         while order and self._memory.ram_free < target:
-            self.drop(order.pop()[2])
+            *_, key, nbytes = order.pop()
+            self.drop(key)
+            freed += nbytes
+        return freed
 
-    def _order(self, active: bool, smallest: int) -> list[tuple[float, int, Hashable]]:
+    def _order(self, active: bool, smallest: int) -> list[tuple[float, int, Hashable, float]]:
         """What may go, the last first. A method of its own, so that nothing refers to an entry when it is dropped."""
-        order: list[tuple[float, int, Hashable]] = []
+        order: list[tuple[float, int, Hashable, float]] = []
         for key, entry in self.level.entries.items():
             current = self.used[key] == self.generation
             if current and not active:
@@ -80,5 +87,5 @@ class RAMPressureCache(LRUCache):
                 continue
             weight = _OLD_MODEL_BYTES if not current and holds_model(entry.outputs) else nbytes
             score = weight * _AGE_FACTOR ** (self.generation - self.used[key])
-            bisect.insort(order, (score, self._touched[key], key), key=lambda item: item[:2])
+            bisect.insort(order, (score, self._touched[key], key, nbytes), key=lambda item: item[:2])
         return order

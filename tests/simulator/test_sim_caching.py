@@ -149,6 +149,20 @@ async def test_under_pressure_the_running_prompt_gives_its_large_intermediates()
         assert 0 < len([node_id for node_id in cached if node_id in images]) < len(images)
 
 
+def shown_image(node_id: str, side: int, count: int) -> dict[str, Any]:
+    blank = node("EmptyImage", width=side, height=side, batch_size=count, color=1)
+    return {node_id: blank, str(int(node_id) + 1): node("PreviewAny", source=[node_id, 0])}
+
+
+async def test_small_results_stay_while_large_ones_can_make_room() -> None:
+    large = shown_image("1", 4096, 15)
+    small = shown_image("3", 512, 1)
+    async with simulated(ram_gb=6.0, base_ram_gb=2.0, cache_ram=(2.0, 2.0)) as driver:
+        await driver.run({**small, **large})
+        entry = await driver.run({**small, **large})
+        assert messages(entry)["execution_cached"]["nodes"] == ["3", "4", "2"]
+
+
 async def test_old_models_go_before_old_images() -> None:
     keep = {
         "1": node("EmptyImage", width=512, height=512, batch_size=1, color=3),

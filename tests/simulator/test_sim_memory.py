@@ -96,6 +96,16 @@ async def test_too_many_pins_get_it_killed() -> None:
         assert len(driver.files_read()) == len(set(driver.files_read()))
 
 
+async def test_a_file_that_does_not_fit_is_never_fully_read() -> None:
+    async with simulated(cache=CacheMode.CLASSIC, ram_gb=14.0) as driver:
+        loaders = {name: node("CheckpointLoaderSimple", ckpt_name=name) for name in "abc"}
+        await driver.submit(loaders | {f"{name}1": node("PreviewAny", source=[name, 0]) for name in "abc"})
+        await driver.settled()
+        assert driver.sim.crash_reason == "out of memory: killed"
+        assert driver.files_read() == ["a", "b"]
+        assert driver.sim.clock.slept == pytest.approx(2 * 2.0 + 1.0)
+
+
 async def test_without_pins_it_lives() -> None:
     async with simulated(cache=CacheMode.CLASSIC, ram_gb=16.0, vram_gb=6.0) as driver:
         for seed, name in enumerate(ALL * 2):

@@ -57,7 +57,7 @@ async def test_the_same_id_with_the_same_number_is_a_500_and_the_end_of_the_work
         await driver.submit(shown("first"))
         await started.wait()
         await driver.submit(shown("a"), prompt_id=prompt_id, number=7)
-        status, text = await driver.post("/prompt", {"prompt": shown("a"), "prompt_id": prompt_id, "number": 7})
+        status, text = await driver.post("/prompt", {"prompt": shown("b"), "prompt_id": prompt_id, "number": 7})
         assert (status, text.splitlines()[0]) == (500, "500 Internal Server Error")
         await driver.submit(shown("in between"), number=6)
         assert len((await driver.get("/queue"))["queue_pending"]) == 3

@@ -46,7 +46,7 @@ def prompts(draw: st.DrawFn) -> dict[str, Any]:
     return prompt
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(prompts(), st.text("xyz:", min_size=1, max_size=3))
 def test_ids_and_the_order_of_inputs_do_not_matter(prompt: dict[str, Any], prefix: str) -> None:
     other = renamed(prompt, prefix)
@@ -54,7 +54,7 @@ def test_ids_and_the_order_of_inputs_do_not_matter(prompt: dict[str, Any], prefi
     assert keys(prompt) == {node_id.removeprefix(prefix): key for node_id, key in keys(turned).items()}
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(prompts(), st.data())
 def test_an_input_matters_to_its_node_and_all_behind_it(prompt: dict[str, Any], data: st.DataObject) -> None:
     changed = data.draw(st.sampled_from(sorted(prompt)))
