@@ -12,6 +12,7 @@ BUILT_IN: tuple[type[Node], ...] = (
     sampling.CLIPTextEncode,
     loaders.CLIPSetLastLayer,
     sampling.VAEDecode,
+    sampling.VAEEncode,
     loaders.VAELoader,
     sampling.EmptyLatentImage,
     images.SaveImage,

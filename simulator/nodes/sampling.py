@@ -29,6 +29,7 @@ _SCHEDULERS = [
 _MEGAPIXEL = 1024 * 1024
 _LATENT_SCALE = 8
 _ENCODE_SECONDS = 0.1
+_VAE_ENCODE_SECONDS = 0.3
 _DECODE_SECONDS = 0.5
 # Activations while sampling one image of a megapixel.
 _SAMPLING_BYTES = 1500 * MB
@@ -152,6 +153,26 @@ async def sample(call: Call, model: Any, steps: int, megapixels: float) -> None:
         call.check_interrupt()
         await call.machine.clock.sleep(seconds)
         call.progress(step + 1, steps, SAMPLING if call.previews else None)
+
+
+class VAEEncode(Node):
+    """Images to latents."""
+
+    NAME = "VAEEncode"
+    DISPLAY_NAME = "VAE Encode"
+    CATEGORY = "model/latent"
+    REQUIRED: ClassVar[Mapping[str, Spec]] = {"pixels": ("IMAGE",), "vae": ("VAE",)}
+    RETURN_TYPES = ("LATENT",)
+
+    async def run(self, call: Call, *, vae: Any, pixels: Any) -> Any:
+        """See Node."""
+        count, height, width, _ = pixels.shape
+        weights = await on_gpu(call, vae)
+        megapixels = count * height * width / _MEGAPIXEL
+        await call.machine.clock.sleep(_VAE_ENCODE_SECONDS * megapixels + streaming_seconds(call, weights))
+        latent = Latent((count, 4, height // _LATENT_SCALE, width // _LATENT_SCALE))
+        call.machine.memory.take(latent)
+        return ({"samples": latent},)
 
 
 class VAEDecode(Node):
