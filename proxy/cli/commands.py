@@ -7,9 +7,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from proxy.cli import benches, remote, serving
-from proxy.cli.options import ConfigOption, JsonOption, ProxyOption
-from proxy.config import Config, load
+from proxy.cli import benches, queueing, remote, serving
+from proxy.cli.options import ConfigOption, JsonOption, ProxyOption, read_config
 from proxy.core.mode import Mode
 from proxy.errors import ConfigError
 
@@ -21,18 +20,20 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(benches.app, name="bench")
+app.add_typer(queueing.app, name="queue")
+app.command()(queueing.explain)
 
 
 @app.command()
 def serve(config: ConfigOption = None) -> None:
     """Front a ComfyUI until stopped (Ctrl-C or SIGTERM)."""
-    serving.serve(_read(config))
+    serving.serve(read_config(config))
 
 
 @app.command()
 def check(config: ConfigOption = None) -> None:
     """Say what is fronted, what its flags mean for models, and each problem with its remedy."""
-    raise typer.Exit(serving.check(_read(config)))
+    raise typer.Exit(serving.check(read_config(config)))
 
 
 @app.command()
@@ -43,7 +44,7 @@ def demo(json_output: JsonOption = False) -> None:
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def simulate(context: typer.Context) -> None:
-    """Run the simulated ComfyUI alone: --port, --time-scale, and ComfyUI's own flags such as --cache-classic."""
+    """Run the simulated ComfyUI alone: --port, --time-scale, --cache classic|ram|lru N|none, and ComfyUI's own flags."""
     raise typer.Exit(serving.simulate(context.args))
 
 
@@ -56,7 +57,7 @@ def mode(
     config: ConfigOption = None,
 ) -> None:
     """Show or change the mode of a running proxy; it holds from the next prompt on."""
-    remote.mode(remote.address(proxy, _read(config)), new)
+    remote.mode(remote.address(proxy, read_config(config)), new)
 
 
 @app.command()
@@ -67,7 +68,7 @@ def diff(
     json_output: JsonOption = False,
 ) -> None:
     """Show what a client sent against what ComfyUI got, each change with its rule."""
-    remote.diff(remote.address(proxy, _read(config)), prompt_id, json_output=json_output)
+    remote.diff(remote.address(proxy, read_config(config)), prompt_id, json_output=json_output)
 
 
 @app.command()
@@ -78,11 +79,7 @@ def loaders(
     json_output: JsonOption = False,
 ) -> None:
     """List which node classes are taken for model loaders or chain nodes, and why."""
-    serving.loaders(_read(config), upstream, object_info, json_output=json_output)
-
-
-def _read(config: Path | None) -> Config:
-    return Config() if config is None else load(config)
+    serving.loaders(read_config(config), upstream, object_info, json_output=json_output)
 
 
 def main() -> None:

@@ -108,7 +108,17 @@ def check(config: Config) -> int:
 
 def simulate(arguments: Sequence[str]) -> int:
     """Run the simulated ComfyUI until stopped; its exit status."""
-    return simulator.run(simulator.parse_flags(arguments))
+    return simulator.run(simulator.parse_flags(_cache_flags(arguments)))
+
+
+def _cache_flags(arguments: Sequence[str]) -> list[str]:
+    """`--cache lru 50` for ComfyUI's own `--cache-lru 50`, and so on for the other modes."""
+    words = list(arguments)
+    for place, word in enumerate(words[:-1]):
+        if word == "--cache":
+            words[place : place + 2] = [f"--cache-{words[place + 1]}"]
+            break
+    return words
 
 
 def loaders(config: Config, upstream: str | None, object_info: Path | None, *, json_output: bool) -> None:
