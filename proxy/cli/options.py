@@ -5,6 +5,8 @@ from typing import Annotated, TypeAlias
 
 import typer
 
+from proxy.config import Config, load
+
 ConfigOption: TypeAlias = Annotated[
     Path | None, typer.Option("--config", "-c", help="proxy.toml; without it every key has its default")
 ]
@@ -12,3 +14,12 @@ JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="print JSON 
 ProxyOption: TypeAlias = Annotated[
     str | None, typer.Option("--proxy", help="URL of the running proxy; default: where the configuration listens")
 ]
+
+
+def read_config(path: Path | None) -> Config:
+    """The configuration that a command was given.
+
+    Raises:
+        ConfigError: when it cannot be used.
+    """
+    return Config() if path is None else load(path)

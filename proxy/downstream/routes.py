@@ -5,6 +5,7 @@ from aiohttp import web
 from proxy.downstream.control import Control
 from proxy.downstream.history_view import HistoryView
 from proxy.downstream.jobs_view import JobsView
+from proxy.downstream.queue_control import QueueControl
 from proxy.downstream.queue_view import QueueView
 from proxy.downstream.restored import Restored
 from proxy.downstream.sockets import Sockets
@@ -35,3 +36,10 @@ def add_routes(app: web.Application, engine: Engine, sockets: Sockets) -> None:
     app.router.add_get("/comfykeep/mode", control.get_mode)
     app.router.add_put("/comfykeep/mode", control.set_mode)
     app.router.add_get("/comfykeep/prompts/{prompt_id}", control.prompt)
+    operate = QueueControl(engine)
+    app.router.add_get("/comfykeep/prompts/{prompt_id}/story", operate.story)
+    app.router.add_get("/comfykeep/queue", operate.show)
+    app.router.add_post("/comfykeep/queue/pause", operate.pause)
+    app.router.add_post("/comfykeep/queue/resume", operate.resume)
+    app.router.add_post("/comfykeep/queue/front", operate.front)
+    app.router.add_post("/comfykeep/queue/cancel", operate.cancel)

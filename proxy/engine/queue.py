@@ -22,6 +22,7 @@ from proxy.engine.comfy import Upstream
 from proxy.engine.endings import Ending
 from proxy.engine.held import IDEMPOTENCY_HEADER, Held, header, hold, read_record
 from proxy.engine.holding import Holding
+from proxy.engine.operating import Operations
 from proxy.engine.passing import Look, Passing
 from proxy.engine.performer import Performer
 from proxy.engine.records import Record, Records
@@ -86,6 +87,7 @@ class HeldQueue:
             withdrawn=parts.forget,
             ended=self._tell_end,
         )
+        self.operations = Operations(self.holding, journal, parts.upstream.costs, parts.clock, parts.wall)
 
     async def watch_journal(self) -> None:
         """Say it when the journal fails for good; runs until then."""
@@ -102,6 +104,7 @@ class HeldQueue:
         self.holding.resume_from(recovered.next_sequence)
         ended = (item.prompt_id for item in reversed(recovered.finished) if item.outcome == Code.DONE)
         self._last_ended = next(ended, None)
+        self.operations.restore(recovered.facts)
         for record in recovered.unfinished:
             if not await self._restore(record):
                 log.error("prompt %s in the journal cannot be read; it is left there", record.prompt_id)
@@ -136,6 +139,7 @@ class HeldQueue:
     async def close(self) -> None:
         """Write down what is still to be written."""
         self.holding.close()
+        self.operations.save()
         await self._journal.close()
 
     # -- from clients --------------------------------------------------------------------------------------------
@@ -199,6 +203,8 @@ class HeldQueue:
         else:
             self._ending[record.prompt_id] = held
         self.holding.tell(ev.Finished(record.prompt_id, outcome, record.timeline.run_seconds, loads))
+        if outcome is ev.Outcome.SUCCESS:
+            self.operations.ran(held)
         return True
 
     def lost(self) -> None:
