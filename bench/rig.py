@@ -20,6 +20,7 @@ from proxy.core.costs import LoadCosts
 from proxy.core.evidence import (
     Ending,
     MemoryRead,
+    ModelsFreed,
     NodesCached,
     PromptEnded,
     PromptSent,
@@ -137,6 +138,8 @@ class Rig:
         self._count += 1
         prompt_id = f"prompt-{self._count}"
         normalized = normalize(prompt, self._schema)
+        if self._limited and self.planner.must_free(normalized.chains):
+            self._free()
         pins = self._pins(normalized.chains, foresight)
         sent = carry(normalized, pins, self._schema)
         components = {
@@ -157,6 +160,13 @@ class Rig:
         self._book.used(normalized.chains, self.clock.now())
         self._read_memory()
         return watched
+
+    def _free(self) -> None:
+        """`POST /free` with both flags, as the simulated worker does it between two prompts."""
+        self._machine.memory.unload_all()
+        self._executor.reset()
+        self.planner.handle(ModelsFreed(unload_models=True, free_memory=True), self.clock.now())
+        self._read_memory()
 
     def _component(self, record: Mapping[str, Any]) -> ModelRef | None:
         node_class = self._schema.get(record["class_type"])

@@ -66,6 +66,8 @@ class Setting:
     limits: Limits | None = field(default_factory=Limits)
     """What pins may take; None for pins without any bound."""
     prompt: Callable[[random.Random, int], dict[str, Any]] = field(default=random_prompt)
+    visible: int = 4
+    """Prompts of the queue that can be seen ahead."""
 
 
 @dataclass(slots=True)
@@ -106,7 +108,9 @@ def settings() -> Iterator[Setting]:
 def ram_for_three() -> Iterator[Setting]:
     """RAM for three of eight models beside what ComfyUI needs itself: with planned pins, and with all of them."""
     machine = SimulatorConfig(ram_gb=32, vram_gb=8, models=EQUAL)
-    yield Setting("RAM for 3 of 8 models, planned pins", machine, Limits(ram_share=1.0), any_checkpoint)
+    planned = Limits(ram_share=1.0)
+    yield Setting("RAM for 3 of 8 models, planned pins", machine, planned, any_checkpoint)
+    yield Setting("RAM for 3 of 8 models, planned pins, no queue in sight", machine, planned, any_checkpoint, visible=0)
     yield Setting("RAM for 3 of 8 models, every model pinned", machine, None, any_checkpoint)
 
 
@@ -115,7 +119,7 @@ def _with(machine: SimulatorConfig, **changes: Any) -> SimulatorConfig:
 
 
 async def measure(setting: Setting, prompts: int, seed: int) -> Tally:
-    """Run a random workload; the queue is visible four prompts ahead."""
+    """Run a random workload."""
     rng = random.Random(seed)
     rig = Rig(setting.config, setting.limits)
     tally = Tally()
@@ -123,7 +127,7 @@ async def measure(setting: Setting, prompts: int, seed: int) -> Tally:
     needs = [rig.components(prompt) for prompt in coming]
     for number, prompt in enumerate(coming):
         try:
-            watched = await rig.run(prompt, needs[number + 1 : number + 5])
+            watched = await rig.run(prompt, needs[number + 1 : number + 1 + setting.visible])
         except Killed:
             tally.killed_after = number
             break

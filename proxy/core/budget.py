@@ -14,6 +14,8 @@ PROCESS_OVERHEAD = 4 * GB
 """What the system and ComfyUI take without any model, where nobody has measured it."""
 INFERENCE_OVERHEAD = int(1.2 * GB)
 """What ComfyUI keeps free in VRAM to compute with: 0.8 GB and its reserve (`minimum_inference_memory`)."""
+LAST_RESERVE = GB
+"""What stays free even for a moment."""
 CALM_PROMPTS = 64
 """So many prompts without trouble raise the learned cap by one step."""
 
@@ -88,6 +90,16 @@ def make_budget(machine: Machine, flags: UpstreamFlags, limits: Limits, usage: U
         vram=vram,
         overlap=flags.overlap,
     )
+
+
+def most_bytes(machine: Machine, flags: UpstreamFlags, usage: Usage) -> tuple[int | None, int | None]:
+    """What components may take in RAM and in VRAM before something breaks, the reserve used up; None is no bound."""
+    others = PROCESS_OVERHEAD if usage.ram_others is None else usage.ram_others
+    ram = machine.ram - others - LAST_RESERVE
+    if not _vram_bound(machine, flags):
+        return ram, None
+    vram = machine.vram - (usage.vram_others or 0) - INFERENCE_OVERHEAD
+    return None if flags.vram is VramMode.GPU_ONLY else ram, vram
 
 
 def allowed_pins(machine: Machine, flags: UpstreamFlags, limits: Limits) -> int:

@@ -92,7 +92,7 @@ def plan(
     """
     needs = first_needs(foresight)
     ranked = sorted((_rank(candidate, needs, groups, size_of, now) for candidate in candidates), key=_Ranked.order)
-    packing = _Packing(budget, own, size_of, _Arrivals(budget.overlap, candidates, foresight, size_of))
+    packing = _Packing(budget, own, size_of, _Arrivals(budget.overlap, foresight, size_of))
     reasons: dict[str, PinReason] = {}
     for item in ranked:
         if item.key in reasons:
@@ -137,27 +137,19 @@ class _Ranked:
 class _Arrivals:
     """What a later prompt may load while everything that is there now still is."""
 
-    def __init__(
-        self, overlap: Overlap, candidates: Sequence[Candidate], foresight: Sequence[ModelSet], size_of: SizeOf
-    ) -> None:
-        known = frozenset[ModelRef]().union(*(item.chain.models for item in candidates), *foresight)
+    def __init__(self, overlap: Overlap, foresight: Sequence[ModelSet], size_of: SizeOf) -> None:
         self._overlap = overlap
         self._size_of = size_of
         self._prompts = frozenset(foresight)
-        self._components = sorted(known, key=lambda ref: (-size_of(ref), ref))
+        self._components = sorted(frozenset[ModelRef]().union(*foresight), key=lambda ref: (-size_of(ref), ref))
 
     def most(self, there: ModelSet) -> int:
-        """Bytes at most beside `there`.
-
-        Without a queue the next prompt may bring something new, as large as anything so far.
-        """
-        if self._overlap is Overlap.NOTHING or not self._components:
-            return 0
+        """Bytes at most beside `there`, as far as the queue tells; what it does not tell must be made room for."""
         if self._overlap is Overlap.WHOLE:
-            prompts = self._prompts or {frozenset(self._components)}
-            return max(sum(map(self._size_of, models - there)) for models in prompts)
-        known = there if self._prompts else frozenset()
-        return next((self._size_of(ref) for ref in self._components if ref not in known), 0)
+            return max((sum(map(self._size_of, models - there)) for models in self._prompts), default=0)
+        if self._overlap is Overlap.FIRST:
+            return next((self._size_of(ref) for ref in self._components if ref not in there), 0)
+        return 0
 
 
 def _rank(

@@ -122,8 +122,11 @@ class UpstreamFlags:
 
     @property
     def overlap(self) -> Overlap:
-        """How much of the next prompt comes while what the one before held is still there."""
-        return _OVERLAPS[self.cache]
+        """How much of the next prompt comes while what the one before held is still there.
+
+        With dynamic VRAM weights lie in mapped files, which the kernel drops when RAM runs short.
+        """
+        return Overlap.NOTHING if self.dynamic_vram else _OVERLAPS[self.cache]
 
     @property
     def pins_help(self) -> bool:

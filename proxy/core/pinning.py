@@ -8,11 +8,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from normalizer import Chain
-from normalizer.models import ModelSet
-from proxy.core.budget import Budget, Lesson, Limits, Machine, allowed_pins, make_budget
+from normalizer.models import ModelRef, ModelSet
+from proxy.core.budget import Budget, Lesson, Limits, Machine, allowed_pins, make_budget, most_bytes
 from proxy.core.eviction import Candidate, PinPlan, plan
 from proxy.core.evidence import Ending, PromptEnded, ResidencyEvent, UpstreamDied, UpstreamStarted
-from proxy.core.flags import UpstreamFlags
+from proxy.core.flags import Overlap, UpstreamFlags
 from proxy.core.groups import Group
 from proxy.core.residency import Residency
 
@@ -81,3 +81,21 @@ class PinPlanner:
             for item in candidates
         ]
         return plan(known, own, self.budget, foresight, self._groups, self.residency.sizes.bytes_of, now)
+
+    def must_free(self, own: Sequence[Chain]) -> bool:
+        """Whether ComfyUI has to be told to free its memory before it gets a prompt with these chains.
+
+        Where it lets go of old models only after new ones have come, a prompt that nobody foresaw may not fit beside
+        what is kept. `POST /free` with `free_memory`, sent before the prompt, takes effect before it.
+        """
+        overlap = self._flags.overlap
+        there = self.residency.there_then
+        wanted = frozenset[ModelRef]().union(*(chain.models for chain in own))
+        size_of = self.residency.sizes.bytes_of
+        missing = [size_of(ref) for ref in wanted - there]
+        if overlap is Overlap.NOTHING or not missing or there <= wanted:
+            return False
+        arriving = max(missing) if overlap is Overlap.FIRST else sum(missing)
+        total = sum(map(size_of, there)) + arriving
+        most = most_bytes(self._machine, self._flags, self.residency.usage())
+        return any(limit is not None and total > limit for limit in most)

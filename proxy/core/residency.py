@@ -88,8 +88,10 @@ class Residency:
 
     def will_hold(self, chain: Chain) -> bool:
         """Whether ComfyUI can still hold this chain when a prompt sent now begins: else a pin would keep nothing."""
-        alive = any(map(self._cache.holds_node, chain.nodes)) or self._ignorant
+        alive = not self._reset_pending and (any(map(self._cache.holds_node, chain.nodes)) or self._ignorant)
         for flight in self._flights.values():
+            if flight.started and self._reset_pending:
+                continue
             mine = any(key.node_id in chain.nodes for key in flight.own)
             carried = any(key.node_id in chain.nodes for key in flight.pins)
             if mine:
@@ -108,6 +110,12 @@ class Residency:
         if flight is None:
             return 0
         return sum(map(self.sizes.bytes_of, set(flight.pins.values()) - set(flight.own.values())))
+
+    @property
+    def there_then(self) -> ModelSet:
+        """The components that may be there when a prompt sent now begins."""
+        coming = (set(f.own.values()) | set(f.pins.values()) for f in self._flights.values() if not f.started)
+        return (frozenset() if self._reset_pending else self._cache.refs()).union(*coming)
 
     @property
     def lingering(self) -> ModelSet:
@@ -267,6 +275,11 @@ class Residency:
         if event.free_memory:
             self._cache.clear()
             self._ignorant = False
+
+    @property
+    def _reset_pending(self) -> bool:
+        """Whether the node cache will be emptied when the running prompt has ended."""
+        return self._free_later is not None and self._free_later.free_memory
 
     def _running(self) -> bool:
         return any(flight.started for flight in self._flights.values())

@@ -93,8 +93,9 @@ def test_the_tier_model_agrees_with_the_simulators_ledger(changes: dict[str, obj
 
 
 def test_planned_pins_do_not_get_comfyui_killed_and_unplanned_ones_do() -> None:
-    planned, unplanned = ram_for_three()
-    assert asyncio.run(measure(planned, prompts=500, seed=2)).killed_after is None
+    queue_seen, no_queue_seen, unplanned = ram_for_three()
+    assert asyncio.run(measure(queue_seen, prompts=150, seed=2)).killed_after is None
+    assert asyncio.run(measure(no_queue_seen, prompts=500, seed=2)).killed_after is None
     assert asyncio.run(measure(unplanned, prompts=500, seed=2)).killed_after is not None
 
 
@@ -109,7 +110,7 @@ def test_the_figures_come_as_json(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert figures["eviction"][0]["extra_over_optimum"]["ours, 16 visible"] >= 0
     assert figures["tiers"].keys() == {setting.name for setting in chosen}
     assert figures["tiers"][chosen[0].name]["accuracy"] == 1.0
-    assert len(figures["ram_for_three_of_eight"]) == 2
+    assert len(figures["ram_for_three_of_eight"]) == 3
 
 
 def test_the_figures_come_as_tables(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

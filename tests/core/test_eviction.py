@@ -120,16 +120,11 @@ def test_vram_bounds_models_that_cannot_leave_it() -> None:
 def test_what_comes_next_must_fit_beside_what_is_still_there() -> None:
     late = Budget(chains=16, pins=100, ram=30, overlap=Overlap.FIRST)
     used = [candidate("a", ago=1), candidate("b", ago=2), candidate("c", ago=3)]
-    needed = [frozenset({ref("c")})]
-    assert keys(choose(used, late, own=[chain("d")], foresight=needed)) == ["c"]
-    assert keys(choose(used, late, own=[chain("d")], foresight=[*needed, frozenset({ref("a")})])) == ["c"]
-    assert keys(choose(used, Budget(16, 100, 30), own=[chain("d")], foresight=needed)) == ["c", "a"]
-
-
-def test_without_a_queue_the_next_prompt_may_bring_something_new() -> None:
-    late = Budget(chains=16, pins=100, ram=20, overlap=Overlap.FIRST)
-    assert keys(choose([candidate("a")], late, own=[chain("d")])) == []
-    assert keys(choose([candidate("a")], late, own=[chain("d")], foresight=[frozenset({ref("a")})])) == ["a"]
+    assert keys(choose(used, late, own=[chain("d")], foresight=[frozenset({ref("new")})])) == ["a"]
+    assert keys(choose(used, late, own=[chain("d")], foresight=[frozenset({ref("new"), ref("newer")})])) == ["a"]
+    assert keys(choose(used, late, own=[chain("d")], foresight=[frozenset({ref("c")})])) == ["c", "a"]
+    at_once = replace(late, overlap=Overlap.NOTHING)
+    assert keys(choose(used, at_once, own=[chain("d")], foresight=[frozenset({ref("new")})])) == ["a", "b"]
 
 
 def test_where_nothing_is_dropped_for_ram_all_of_the_next_prompt_must_fit() -> None:
@@ -242,8 +237,8 @@ def test_budgets_hold_and_always_is_kept_or_reported(
     assert planned.pinned_bytes == pin_bytes <= budget.pins
     assert len(planned.chosen) <= budget.chains
     if planned.chosen:
-        later: ModelSet = frozenset().union(*(item.chain.models for item in candidates), *foresight)
-        new = later - pinned - mine if foresight else later
+        later: ModelSet = frozenset().union(*foresight)
+        new = later - pinned - mine
         total += max((sizes[item] for item in new), default=0) if budget.overlap is not Overlap.NOTHING else 0
         assert budget.ram is None or total <= budget.ram
         assert budget.vram is None or total <= budget.vram

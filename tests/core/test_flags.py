@@ -6,6 +6,7 @@ from proxy.core.flags import (
     GB,
     CacheMode,
     CacheThresholds,
+    Overlap,
     Platform,
     UpstreamFlags,
     VramMode,
@@ -112,6 +113,13 @@ def test_offloading_is_impossible_only_where_models_stay_in_vram() -> None:
     assert not flags("--gpu-only").can_offload
     assert flags("--highvram --enable-dynamic-vram").can_offload
     assert flags("").can_offload
+
+
+def test_weights_in_mapped_files_may_overlap() -> None:
+    assert flags("").overlap is Overlap.NOTHING
+    assert flags("--disable-dynamic-vram").overlap is Overlap.FIRST
+    assert flags("--disable-dynamic-vram --cache-lru 9").overlap is Overlap.WHOLE
+    assert flags("--disable-dynamic-vram --cache-classic").overlap is Overlap.NOTHING
 
 
 def test_values_and_switches() -> None:

@@ -10,6 +10,7 @@ from proxy.core.eviction import Candidate
 from proxy.core.evidence import (
     Ending,
     MemoryRead,
+    ModelsFreed,
     NodesCached,
     PromptEnded,
     PromptSent,
@@ -18,7 +19,7 @@ from proxy.core.evidence import (
     UpstreamDied,
     UpstreamStarted,
 )
-from proxy.core.flags import GB, CacheMode, UpstreamFlags
+from proxy.core.flags import GB, CacheMode, UpstreamFlags, VramMode
 from proxy.core.pinning import PinPlanner
 from proxy.core.residency import Residency
 from proxy.core.sizes import Sizes
@@ -35,9 +36,15 @@ def chain(name: str) -> Chain:
     return Chain(key=name, signature=name, nodes=nodes, models=frozenset({ref(name)}))
 
 
-def planner(cache: CacheMode = CacheMode.CLASSIC, limits: Limits | None = None) -> PinPlanner:
+def planner(
+    cache: CacheMode = CacheMode.CLASSIC,
+    limits: Limits | None = None,
+    lru_size: int = 0,
+    vram: VramMode = VramMode.NORMAL,
+) -> PinPlanner:
     made = PinPlanner(Residency(Sizes(), LoadCosts()), limits or Limits(), ())
-    made.handle(UpstreamStarted(UpstreamFlags(cache=cache), MACHINE, fresh=True), 0.0)
+    flags = UpstreamFlags(version=(0, 33, 0), cache=cache, lru_size=lru_size, vram=vram)
+    made.handle(UpstreamStarted(flags, MACHINE, fresh=True), 0.0)
     made.handle(SizesRead(dict.fromkeys("abcdefgh", 8 * GB)), 0.0)
     return made
 
@@ -102,6 +109,39 @@ def test_running_out_of_memory_cuts_pins_back() -> None:
     assert made.budget.pins == 6 * GB
     run(made, "c", ending=Ending.OUT_OF_MEMORY)
     assert made.budget.pins == 6 * GB
+
+
+@pytest.mark.parametrize(
+    ("cache", "free"), [(CacheMode.RAM_PRESSURE, True), (CacheMode.LRU, True), (CacheMode.CLASSIC, False)]
+)
+def test_a_new_model_that_does_not_fit_beside_the_old_ones_needs_room_made(cache: CacheMode, free: bool) -> None:
+    made = planner(cache, lru_size=100)
+    held = "abcdef"
+    for place, name in enumerate(held):
+        run(made, name, pins=held[:place])
+    assert not made.must_free([chain("g")])
+    run(made, "g", pins=held)
+    assert made.must_free([chain("h")]) is free
+    assert not made.must_free([chain("a")])
+    made.handle(ModelsFreed(unload_models=True, free_memory=True), 5.0)
+    assert not made.must_free([chain("h")])
+
+
+@pytest.mark.parametrize(("cache", "free"), [(CacheMode.RAM_PRESSURE, False), (CacheMode.LRU, True)])
+def test_only_the_lru_cache_takes_all_new_models_beside_the_old_ones(cache: CacheMode, free: bool) -> None:
+    made = planner(cache, lru_size=100)
+    held = "abcdef"
+    for place, name in enumerate(held):
+        run(made, name, pins=held[:place])
+    assert made.must_free([chain("g"), chain("h")]) is free
+
+
+def test_in_vram_that_models_cannot_leave_room_is_made_too() -> None:
+    made = planner(CacheMode.RAM_PRESSURE, vram=VramMode.GPU_ONLY)
+    run(made, "a")
+    assert not made.must_free([chain("b")])
+    run(made, "b", pins="a")
+    assert made.must_free([chain("c")])
 
 
 def test_without_a_cache_nothing_is_pinned() -> None:

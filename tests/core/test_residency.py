@@ -174,6 +174,20 @@ def test_free(free_memory: bool, tier: Tier) -> None:
     assert comfy.tiers("a") == {"a": tier}
 
 
+def test_what_will_be_freed_can_not_be_kept() -> None:
+    comfy = ComfyUI()
+    comfy.prompt("a")
+    comfy.run(comfy.send("b", pins="a"), cached="a")
+    assert comfy.residency.there_then == {ref("a"), ref("b")}
+    comfy.tell(ModelsFreed(unload_models=True, free_memory=True))
+    assert not comfy.residency.will_hold(chain("a"))
+    assert not comfy.residency.will_hold(chain("b"))
+    assert comfy.residency.there_then == frozenset()
+    comfy.send("c")
+    assert comfy.residency.will_hold(chain("c"))
+    assert comfy.residency.there_then == {ref("c")}
+
+
 def test_free_waits_for_the_running_prompt() -> None:
     comfy = ComfyUI()
     prompt_id = comfy.send("a")
@@ -241,11 +255,12 @@ def test_the_default_thresholds_forget_like_the_classic_cache() -> None:
     assert comfy.tiers("a") == {"a": Tier.COLD}
 
 
-def test_the_lru_cache_keeps_by_generation() -> None:
-    comfy = ComfyUI(UpstreamFlags(cache=CacheMode.LRU, lru_size=7))
-    for name in "abc":
+@pytest.mark.parametrize(("size", "tier"), [(7, Tier.COLD), (8, Tier.HOT)])
+def test_the_lru_cache_keeps_by_generation(size: int, tier: Tier) -> None:
+    comfy = ComfyUI(UpstreamFlags(cache=CacheMode.LRU, lru_size=size))
+    for name in "abc":  # each brings four results, and old ones go when the next prompt begins
         comfy.prompt(name)
-    assert comfy.tiers("abc") == {"a": Tier.COLD, "b": Tier.HOT, "c": Tier.HOT}
+    assert comfy.tiers("abc") == {"a": tier, "b": Tier.HOT, "c": Tier.HOT}
 
 
 def test_a_chain_can_be_kept_only_while_every_prompt_before_carries_it() -> None:
