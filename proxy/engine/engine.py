@@ -6,7 +6,7 @@ All of it happens on one event loop, and no decision is interrupted half-made, s
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 from normalizer import WayBack
@@ -16,11 +16,12 @@ from proxy.core.mode import Mode
 from proxy.engine.bookkeeping import Bookkeeping, Totals
 from proxy.engine.client_sockets import ClientSockets
 from proxy.engine.comfy import Upstream
+from proxy.engine.departure import ANSWERS, SETTLING, Departure
 from proxy.engine.observer import FrameObserver
 from proxy.engine.passing import Look, Passing
 from proxy.engine.queue import HeldQueue, OpenQueue, Parts
 from proxy.engine.records import Handling, Record, Records, components_of
-from proxy.engine.recovery import read_history_entry, read_queue, recovered
+from proxy.engine.recovery import parked, read_history_entry, read_queue, recovered, take_out
 from proxy.engine.sender import Parcel, Sender
 from proxy.engine.submission import Draft, Submission, draft, parse
 from proxy.engine.watch import Watch
@@ -32,6 +33,11 @@ from proxy.upstream.feed import OWN_PREFIX, Feed
 from proxy.wire.frames import Frame, build_text
 
 log = logging.getLogger(__name__)
+
+BEAT = 2.0
+"""Seconds between two signs of life."""
+AGAIN = 1.0
+"""Seconds until a ComfyUI that has come up, but does not answer all questions yet, is asked again."""
 
 
 class Engine:
@@ -75,6 +81,7 @@ class Engine:
         self._watch = Watch(upstream.client, self.records, self._tasks, ended=self.ended, gone=self.forget)
         self._open_queue = open_queue
         self._seen_before = False
+        self._arrival: asyncio.Task[None] | None = None
 
     @property
     def totals(self) -> Totals:
@@ -94,10 +101,22 @@ class Engine:
         """
         await self.change_mode(self._wanted)
         await self.feed.start()
+        self._tasks.spawn(self._beat(), "beat")
+
+    async def leave(self, *, flush: bool) -> None:
+        """Take nothing new and let what is under way come to its end; with `flush`, ComfyUI gets all that waits."""
+        self.departure.begin()
+        if not await self.departure.patiently(self.departure.finished(), ANSWERS):
+            log.warning("some submissions do not get their answers before this stop")
+        if self.held is not None and not await self.departure.patiently(
+            self.held.leave(flush=flush), None if flush else SETTLING
+        ):
+            log.warning("not all prompts could be settled with ComfyUI; they are looked up at the next start")
 
     async def close(self) -> None:
         """Stop; clients get what is buffered for them, and what waits stays in the journal."""
-        await self.feed.close()
+        if not await self.departure.patiently(self.feed.close()):
+            await self.feed.close(grace=0)
         await self._tasks.close()
         if self.held is not None:
             await self.held.close()
@@ -126,7 +145,7 @@ class Engine:
             self._observer.holds = True
             self._watch.holding = self.held.holding
             if self.feed.up:
-                await self._arrive(restarted=False)
+                self._arrived(restarted=False)
         self.mode = mode
 
     # -- from clients --------------------------------------------------------------------------------------------
@@ -214,7 +233,7 @@ class Engine:
         self.records.add(record)
         # A client that hangs up must not tear a submission in two: it goes through, whoever waits for the answer.
         parcel = Parcel(submission, original, look.normalized, look.schema, record)
-        self._tasks.spawn(self._perform(parcel), "submit a prompt")
+        self._tasks.spawn(self.departure.accompany(self._perform(parcel)), "submit a prompt")
         return await asyncio.shield(answered)
 
     async def _perform(self, parcel: Parcel) -> None:
@@ -231,6 +250,13 @@ class Engine:
             record.succeed(answer)
             if not answer.ok:
                 self.forget(record)
+
+    async def _beat(self) -> None:
+        """Show that this loop turns, and that the queue still decides."""
+        while True:
+            if self.held is None or self.held.holding.beat():
+                self.beaten()
+            await asyncio.sleep(BEAT)
 
     def _about_to_send(self, record: Record, prompt: Mapping[str, Any]) -> None:
         self._books.sent(record, prompt, self._clock())
@@ -258,27 +284,51 @@ class Engine:
     def on_upstream(self, up: bool) -> None:
         """See `proxy.upstream.attachment.Observer`."""
         if up:
-            self._tasks.spawn(self._arrive(restarted=self._seen_before), "read what ComfyUI is")
+            self._arrived(restarted=self._seen_before)
             self._seen_before = True
         else:
+            if self._arrival is not None:
+                self._arrival.cancel()
             self._observer.running = None
             self.upstream.lost(self._clock())
             if self.held is not None:
                 self.held.lost()
 
-    async def _arrive(self, *, restarted: bool) -> None:
-        try:
-            for record in recovered(await read_queue(self.upstream.client), OWN_PREFIX):
-                if self.records.get(record.prompt_id) is None:
-                    self.records.add(record)
-            if restarted:
-                self.feed.upstream_restarted()
-            queue = await self._watch.look()
-            if self.held is not None:
-                await self.held.ready(queue)
-            await self.upstream.learn(self._clock(), fresh=restarted)
-        except UpstreamError as error:
-            log.info("%s", error)
+    def _arrived(self, *, restarted: bool) -> None:
+        if self._arrival is not None:
+            self._arrival.cancel()
+        self._arrival = self._tasks.spawn(self._take_stock(restarted=restarted), "read what ComfyUI is")
+
+    async def _take_stock(self, *, restarted: bool) -> None:
+        """Read what ComfyUI has and is, however long it takes to tell; ended when it is lost."""
+        await self._insist(self._settle)
+        if restarted:
+            self.feed.upstream_restarted()
+        await self._insist(lambda: self.upstream.learn(self._clock(), fresh=restarted))
+
+    async def _settle(self) -> None:
+        """Find out what has become of the prompts that it was sent."""
+        if self.held is not None:
+            await self.held.settled()
+        queue = await read_queue(self.upstream.client)
+        for prompt_id in parked(queue):
+            if self.held is None or self.held.holding.get(prompt_id) is None:
+                # A proxy was killed before it could take it out, and before its client was answered.
+                await take_out(self.upstream.client, prompt_id)
+        for record in recovered(queue, OWN_PREFIX):
+            if self.records.get(record.prompt_id) is None:
+                self.records.add(record)
+        queue = await self._watch.look()
+        if self.held is not None:
+            await self.held.ready(queue)
+
+    async def _insist(self, ask: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            try:
+                return await ask()
+            except UpstreamError as error:
+                log.info("%s", error)
+            await asyncio.sleep(AGAIN)
 
     def _remaining(self) -> int:
         return self._observer.remaining if self.held is None else self.held.holding.remaining

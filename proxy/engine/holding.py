@@ -218,10 +218,10 @@ class Holding:
             return
         match command:
             case do.Probe():
-                self._ask(self._performer.probe(held, self._shown(held)))
+                self._ask(self._performer.probe(held, self._shown(held)), ev.ProbeUnclear(held.prompt_id))
             case do.Dispatch():
                 self._note(held, State.DISPATCHING)
-                self._ask(self._performer.dispatch(held, self._shown(held)))
+                self._ask(self._performer.dispatch(held, self._shown(held)), ev.DispatchUnclear(held.prompt_id))
             case do.Recall():
                 self._ask(self._performer.recall(held.prompt_id))
             case do.Locate():
@@ -242,9 +242,15 @@ class Holding:
             case _:
                 assert_never(command)
 
-    def _ask(self, question: Coroutine[Any, Any, ev.Event | None]) -> None:
+    def _ask(self, question: Coroutine[Any, Any, ev.Event | None], unclear: ev.Event | None = None) -> None:
+        """Tell the answer when it comes; `unclear` where a fault of ours keeps it from coming."""
+
         async def report() -> None:
-            event = await question
+            try:
+                event = await question
+            except Exception:
+                log.exception("a question to ComfyUI failed")
+                event = unclear
             if event is not None:
                 self.tell(event)
 

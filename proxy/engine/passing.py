@@ -35,14 +35,15 @@ class Passing:
         self._books = books
         self._clock = clock
 
-    async def look_at(self, original: Draft) -> Look | None:
-        """Normalize a prompt; None when it cannot be walked.
+    async def look_at(self, original: Draft, *, judged: bool = False) -> Look | None:
+        """Normalize a prompt; None when it cannot be walked. `judged` spares one that was found harmless before.
 
         Raises:
             DownstreamError: when it is known to kill ComfyUI.
         """
         schema = await self._upstream.schema.cover(original.class_types)
-        refuse_fatal(original.payload, schema)
+        if not judged:
+            refuse_fatal(original.payload, schema)
         try:
             return Look(original, normalize(original.prompt, schema), schema)
         except MalformedPrompt:

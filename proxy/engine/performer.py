@@ -20,7 +20,7 @@ from proxy.engine.comfy import Upstream
 from proxy.engine.held import Held
 from proxy.engine.passing import Passing
 from proxy.engine.records import Handling, Record, Records, components_of
-from proxy.engine.recovery import FIRST_PROBE, read_history_entry, read_queue
+from proxy.engine.recovery import FIRST_PROBE, read_history_entry, read_queue, take_out
 from proxy.engine.sender import Parcel, Sender, find_number
 from proxy.engine.submission import Place, draft, parse
 from proxy.errors import DownstreamError, UpstreamError
@@ -92,7 +92,7 @@ class Performer:
             # The proxy stops. What is at ComfyUI only to be looked at must not stay there and run.
             with suppress(UpstreamError, TimeoutError):
                 async with asyncio.timeout(_LAST_TRY):
-                    await self._delete(held.prompt_id)
+                    await self._upstream.client.post_json("/queue", {"delete": [held.prompt_id]})
             raise
 
     async def _probe(self, held: Held, place: Place) -> ev.Event:
@@ -103,7 +103,7 @@ class Performer:
             turned_down = await self._turned_down(held, answer)
             return ev.ProbeRefused(held.prompt_id) if turned_down else ev.ProbeUnclear(held.prompt_id)
         held.node_errors = _node_errors(answer)
-        if await self._take_out(held.prompt_id):
+        if await take_out(self._upstream.client, held.prompt_id):
             await self._sockets.hold(parcel.record, parcel.submission)
             return ev.ProbeSlipped(held.prompt_id)
         self._records.drop(held.prompt_id)
@@ -131,7 +131,7 @@ class Performer:
 
     async def recall(self, prompt_id: str) -> ev.Event | None:
         """Take it out of ComfyUI's queue; None when ComfyUI is lost meanwhile."""
-        started = await self._insist(lambda: self._take_out(prompt_id))
+        started = await self._insist(lambda: take_out(self._upstream.client, prompt_id))
         return None if started is None else ev.RecallDone(prompt_id, started)
 
     async def locate(self, prompt_id: str) -> ev.Event | None:
@@ -165,15 +165,6 @@ class Performer:
         except UpstreamError as error:
             log.info("%s", error)
 
-    async def take_out_parked(self, prompt_ids: Sequence[str]) -> None:
-        """Take out what an earlier process submitted only to have it looked at.
-
-        Raises:
-            UpstreamError: when ComfyUI does not answer.
-        """
-        for prompt_id in prompt_ids:
-            await self._take_out(prompt_id)
-
     async def _post(self, submitting: Awaitable[Answer]) -> Answer:
         self._posting += 1
         self._settled.clear()
@@ -194,17 +185,6 @@ class Performer:
             return False
         held.refusal = answer
         return True
-
-    async def _take_out(self, prompt_id: str) -> bool:
-        """Delete it and make sure; whether it had started."""
-        await self._delete(prompt_id)
-        queue = await read_queue(self._upstream.client)
-        if any(item[1] == prompt_id for item in queue.running):
-            return True
-        return await read_history_entry(self._upstream.client, prompt_id) is not None
-
-    async def _delete(self, prompt_id: str) -> None:
-        await self._upstream.client.post_json("/queue", {"delete": [prompt_id]})
 
     async def _parcel(self, held: Held) -> Parcel:
         """Make a prompt ready to be sent, as its client sent it.

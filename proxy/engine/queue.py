@@ -29,7 +29,7 @@ from proxy.engine.records import Record, Records
 from proxy.engine.recovery import Queue, read_history_entry
 from proxy.engine.sender import Sender, json_answer
 from proxy.engine.submission import Draft, Submission
-from proxy.errors import ComfykeepError, UpstreamError
+from proxy.errors import ComfykeepError, DownstreamError, UpstreamError
 from proxy.journal import Journal
 from proxy.journal_errors import JournalClosed
 from proxy.journal_records import Record as JournalRecord
@@ -69,15 +69,16 @@ class HeldQueue:
         self._parts = parts
         self._journal = journal
         self._status_due = False
-        self._loaded = asyncio.Event()
+        self._taken_up = False
+        self._ready = asyncio.Event()
         self._last_ended: str | None = None
         self._ending: dict[str, Held] = {}
-        performer = Performer(
+        self._performer = Performer(
             parts.upstream, parts.records, parts.passing, parts.sender, parts.sockets, parts.clock, self._foresight
         )
         self.holding = Holding(
             Scheduler(parts.upstream, settings),
-            performer,
+            self._performer,
             journal,
             parts.sockets,
             parts.tasks,
@@ -101,26 +102,37 @@ class HeldQueue:
     async def _load(self) -> None:
         """Take up what an earlier process left. ComfyUI must answer: what a prompt needs shows by its classes."""
         recovered = await self._journal.load()
+        read = [(record, await self._read(record)) for record in recovered.unfinished]
+        # From here on without a pause, so that it is done once and whole.
         self.holding.resume_from(recovered.next_sequence)
         ended = (item.prompt_id for item in reversed(recovered.finished) if item.outcome == Code.DONE)
         self._last_ended = next(ended, None)
         self.operations.restore(recovered.facts)
-        for record in recovered.unfinished:
-            if not await self._restore(record):
+        for record, held in read:
+            if held is None:
                 log.error("prompt %s in the journal cannot be read; it is left there", record.prompt_id)
+            else:
+                self._restore(record, held)
         if recovered.unfinished:
             log.info("%d prompts are taken up from the journal", len(recovered.unfinished))
+        self._taken_up = True
 
-    async def _restore(self, record: JournalRecord) -> bool:
+    async def _read(self, record: JournalRecord) -> Held | None:
         read = read_record(record)
         if read is None:
-            return False
+            return None
         submission, original = read
-        look = await self._parts.passing.look_at(original)
-        if look is None:
-            return False
-        created = round(record.submitted * 1000)
-        held = hold(submission, look, record.sequence, self._parts.feed.own_id, created)
+        try:
+            look = await self._parts.passing.look_at(original, judged=True)
+            if look is None:
+                return None
+            created = round(record.submitted * 1000)
+            return hold(submission, look, record.sequence, self._parts.feed.own_id, created)
+        except DownstreamError as error:
+            log.info("%s: %s", error.message, error.details)
+            return None
+
+    def _restore(self, record: JournalRecord, held: Held) -> None:
         held.idempotency_key = record.idempotency_key
         held.written = asyncio.get_running_loop().create_future()
         held.written.set_result(None)
@@ -134,7 +146,6 @@ class HeldQueue:
             started=record.started is not None,
         )
         self.holding.add(held, restored)
-        return True
 
     async def close(self) -> None:
         """Write down what is still to be written."""
@@ -151,9 +162,9 @@ class HeldQueue:
             DownstreamError: when it is refused by a limit, or its priority or order key makes no sense.
             UpstreamError: when ComfyUI has not been seen yet, so that the address may be wrong.
         """
-        if not self._loaded.is_set():
+        if not self._ready.is_set():
             await self._parts.upstream.client.get_json("/prompt")  # raises what is wrong, in the usual words
-            await self._loaded.wait()
+            await self._ready.wait()
         first = self._first(submission, look.original)
         if first is not None:
             return await asyncio.shield(first.answer)  # it came a second time while this one was looked at
@@ -209,7 +220,12 @@ class HeldQueue:
 
     def lost(self) -> None:
         """ComfyUI does not answer any more."""
+        self._performer.lost()
         self.holding.tell(ev.UpstreamLost())
+
+    async def settled(self) -> None:
+        """Wait until nothing is on its way to ComfyUI, so that its queue, read then, has all that it will have."""
+        await self._performer.settled()
 
     async def ready(self, queue: Queue) -> None:
         """ComfyUI answers, and this is its queue.
@@ -217,7 +233,7 @@ class HeldQueue:
         Raises:
             UpstreamError: when it went away again.
         """
-        if not self._loaded.is_set():
+        if not self._taken_up:
             await self._load()
         client = self._parts.upstream.client
         finished = {}
@@ -231,7 +247,7 @@ class HeldQueue:
         known = bool(finished) or any(prompt_id in queue.ids for prompt_id in sent)
         new_process = not known and await self._is_new_process()
         self.holding.tell(ev.UpstreamReady(new_process, running, pending, finished))
-        self._loaded.set()
+        self._ready.set()
 
     async def _is_new_process(self) -> bool:
         """Whether ComfyUI has forgotten what it knew: its history has lost the prompt that ended last.

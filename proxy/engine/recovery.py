@@ -41,12 +41,15 @@ async def read_queue(client: UpstreamClient) -> Queue:
     """
     queue = await client.get_json("/queue")
     try:
-        found = Queue(list(queue["queue_running"]), list(queue["queue_pending"]))
-        if all(isinstance(item[1], str) and isinstance(item[3], dict) for item in (*found.running, *found.pending)):
-            return found
-    except (LookupError, TypeError):
+        return Queue(_items(queue["queue_running"]), _items(queue["queue_pending"]))
+    except (LookupError, TypeError, ValueError) as error:
+        raise _strange(client, "/queue") from error
+
+
+def _items(listed: Any) -> list[Any]:
+    for _number, _prompt_id, _prompt, _extra_data, *_rest in listed:
         pass
-    raise _strange(client, "/queue")
+    return list(listed)
 
 
 def parked(queue: Queue) -> list[str]:
@@ -63,6 +66,19 @@ def parked(queue: Queue) -> list[str]:
 @dataclass(frozen=True, slots=True)
 class Remembered:
     """What ComfyUI's history has of a prompt: how it ended, and its entry in the client's terms (`restored`)."""
+async def take_out(client: UpstreamClient, prompt_id: str) -> bool:
+    """Delete a prompt from ComfyUI's queue and make sure; whether it had started.
+
+    Raises:
+        UpstreamError: when ComfyUI does not answer.
+    """
+    await client.post_json("/queue", {"delete": [prompt_id]})
+    queue = await read_queue(client)
+    if any(item[1] == prompt_id for item in queue.running):
+        return True
+    return await read_history_entry(client, prompt_id) is not None
+
+
 
     outcome: Outcome
     number: float

@@ -39,11 +39,15 @@ class SchemaKeeper:
         """Read the whole schema; tries until it is there."""
         while not self.complete:
             try:
-                self.schema = self._read(await self._client.get_json("/object_info"))
-                self.complete = True
+                info = await self._client.get_json("/object_info")
             except UpstreamError as error:
                 log.debug("the schema is not to be had yet: %s", error)
-                await asyncio.sleep(RETRY)
+            else:
+                if isinstance(info, dict):
+                    self.schema = self._read(info)
+                    self.complete = True
+                    return
+            await asyncio.sleep(RETRY)
 
     def forget(self) -> None:
         """A new ComfyUI process may have other nodes: read again."""

@@ -63,6 +63,8 @@ class Relay:
         self.port = 0
         self._host, self._port = urlsplit(upstream).hostname, urlsplit(upstream).port
         self._tasks: set[asyncio.Task[None]] = set()
+        self._sockets: list[asyncio.StreamWriter] = []
+        self._cut = False
 
     @property
     def url(self) -> str:
@@ -71,6 +73,18 @@ class Relay:
     def asked(self, method: str, path: str) -> list[Asked]:
         """The requests for a path so far."""
         return [request for request in self.requests if request.is_(method, path)]
+
+    def break_sockets(self) -> None:
+        """All WebSockets break; ComfyUI lives on."""
+        for writer in self._sockets:
+            writer.transport.abort()
+        self._sockets.clear()
+
+    def cut(self) -> None:
+        """Nothing passes any more, in either direction."""
+        self._cut = True
+        for task in self._tasks:
+            task.cancel()
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator["Relay"]:
@@ -89,6 +103,8 @@ class Relay:
         assert task is not None
         self._tasks.add(task)
         try:
+            if self._cut:
+                raise ConnectionAbortedError
             await self._relay(reader, writer)
         except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             writer.transport.abort()  # either side has gone, or the test is over
@@ -115,6 +131,7 @@ class Relay:
                     swallow.set()
                 up_writer.write(request.raw)
                 if b"upgrade: websocket" in request.head.lower():
+                    self._sockets.append(writer)
                     await _pump(reader, up_writer, asyncio.Event())
                     return
         finally:

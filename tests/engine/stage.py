@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import shutil
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -17,7 +18,7 @@ from simulator import NodeStart, Simulator, SimulatorConfig
 from tests.contract.client import Answer, Client
 from tests.contract.prompts import Prompt, link, node
 from tests.contract.sockets import PATIENCE
-from tests.engine.relay import Relay
+from tests.engine.relay import Relay, Script, pass_all
 
 MB = 2**20
 PROBES = 1e15
@@ -103,15 +104,47 @@ class Gate:
 
 @dataclass
 class Stage:
-    """`client` goes through the proxy, `direct` to ComfyUI itself."""
+    """`client` goes through the proxy, `direct` to ComfyUI itself, `relay` stands between the two."""
 
     comfy: Simulator
-    config: Config
+    direct: Client
     gate: Gate
-    relay: Relay
+    mode: Mode
+    folder: Path
+    queue: QueueSection
+    relay: Relay = field(init=False)
     client: Client = field(init=False)
-    direct: Client = field(init=False)
     proxy: app.Running = field(init=False)
+    _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
+
+    async def start(self, script: Script = pass_all, *, wait: bool = True) -> None:
+        """Start a proxy, on the journal that an earlier one left; `wait` until it knows its ComfyUI."""
+        self.relay = await self._stack.enter_async_context(Relay(self.comfy.url).serving())
+        self.relay.script = script
+        config = Config(
+            proxy=ProxySection(listen="127.0.0.1:0", mode=self.mode),
+            upstream=UpstreamSection(url=self.relay.url),
+            queue=self.queue,
+            journal=JournalSection(path=str(self.folder / "journal.sqlite3")),
+        )
+        self.proxy = await self._stack.enter_async_context(app.running(config))
+        self.client = await self._stack.enter_async_context(Client(self.proxy.url))
+        if wait:
+            await until(lambda: self.proxy.engine.upstream.schema.complete, "the schema")
+
+    async def stop(self) -> None:
+        """Stop the proxy as a signal would."""
+        await self._stack.aclose()
+
+    async def kill(self) -> None:
+        """Let the proxy do nothing more: it is cut off, and what is on disk now is all that it leaves."""
+        self.relay.cut()
+        left = self.folder / fresh_id()
+        left.mkdir()
+        for file in self.folder.glob("journal.sqlite3*"):
+            shutil.copy(file, left)
+        self.folder = left
+        await self._stack.aclose()
 
     @property
     def loads(self) -> list[str]:
@@ -145,48 +178,27 @@ class Stage:
         """The history entries of prompts, waited for."""
         return [await self.client.history(prompt_id) for prompt_id in prompt_ids]
 
-    async def known_up(self) -> None:
-        """Wait until the proxy knows the ComfyUI that is there."""
-        await until(lambda: self.proxy.engine.upstream.schema.complete, "the schema")
-
-
-def configured(url: str, mode: Mode, folder: Path | None, queue: QueueSection | None = None) -> Config:
-    """As `comfykeep serve` would have it, on any port."""
-    return Config(
-        proxy=ProxySection(listen="127.0.0.1:0", mode=mode),
-        upstream=UpstreamSection(url=url),
-        queue=queue or QueueSection(),
-        journal=JournalSection(path=str(folder / "journal.sqlite3") if folder else ""),
-    )
-
 
 @asynccontextmanager
 async def staged(
     mode: Mode = Mode.PINS,
-    folder: Path | None = None,
+    folder: Path = Path("unused"),
     *,
     queue: QueueSection | None = None,
+    script: Script = pass_all,
     **simulated: Any,
 ) -> AsyncIterator[Stage]:
-    """A proxy that knows its ComfyUI; `folder` takes the journal of the mode `full`."""
+    """A proxy that knows its ComfyUI; `folder` takes the journal of the mode `full`, `script` steers the relay."""
     gate = Gate()
     settings = {"models": MODELS, "time_scale": math.inf, "before_node": gate, **simulated}
-    async with AsyncExitStack() as stack:
-        comfy = await stack.enter_async_context(Simulator(SimulatorConfig(**settings)))
-        relay = await stack.enter_async_context(Relay(comfy.url).serving())
-        stage = Stage(comfy, configured(relay.url, mode, folder, queue), gate, relay)
-        stage.direct = await stack.enter_async_context(Client(comfy.url))
-        stack.callback(gate.open)
-        await stack.enter_async_context(proxied(stage))
-        yield stage
-
-
-@asynccontextmanager
-async def proxied(stage: Stage) -> AsyncIterator[Stage]:
-    """A proxy before the stage's ComfyUI, in place of the one before, if there was one."""
-    async with app.running(stage.config) as stage.proxy, Client(stage.proxy.url) as stage.client:
-        await stage.known_up()
-        yield stage
+    async with Simulator(SimulatorConfig(**settings)) as comfy, Client(comfy.url) as direct:
+        stage = Stage(comfy, direct, gate, mode, folder, queue or QueueSection())
+        try:
+            await stage.start(script)
+            yield stage
+        finally:
+            gate.open()
+            await stage.stop()
 
 
 def canonical(value: Any) -> str:
