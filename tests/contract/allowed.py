@@ -10,6 +10,7 @@ DIFFERENCES: Mapping[str, str] = {
     "an id for null": "0.3.64 calls every prompt with a prompt_id of null 'None', so that they overwrite each other",
     "the newer origin guard": "what a page of another site embeds is kept out of any release, not of newer ones only",
     "a queue in pieces": "ten thousand waiting prompts written in one piece would hold up everybody's events",
+    "plain for packed": "what the proxy words itself goes out uncompressed: who takes gzip takes that too",
     "hears after a takeover": "that the second socket of a client goes deaf when the first closes is ComfyUI's error",
 }
 

@@ -10,7 +10,7 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
-PATIENCE = 10.0
+PATIENCE = 30.0
 """Seconds until a wait gives up. Only a failing test ever waits that long."""
 
 PREVIEW, TEXT, PREVIEW_WITH_METADATA = 1, 3, 4

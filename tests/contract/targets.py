@@ -106,10 +106,10 @@ SIMULATED = [name for name in PROXIED if name.endswith("simulator")]
 
 
 @asynccontextmanager
-async def arranged(name: str, folder: Path) -> AsyncIterator[Target]:
-    """One of the `ARRANGEMENTS`, running; the folder is for what it keeps."""
+async def arranged(name: str, folder: Path, **flags: Any) -> AsyncIterator[Target]:
+    """One of the `ARRANGEMENTS`, running; the folder is for what it keeps, the flags are for the simulator."""
     before, _, upstream = name.rpartition("+")
-    async with simulator() if upstream == "simulator" else real() as direct:
+    async with simulator(**flags) if upstream == "simulator" else real() as direct:
         if not before:
             yield direct
             return
@@ -118,10 +118,10 @@ async def arranged(name: str, folder: Path) -> AsyncIterator[Target]:
 
 
 @asynccontextmanager
-async def simulator() -> AsyncIterator[Target]:
+async def simulator(**flags: Any) -> AsyncIterator[Target]:
     """A simulator of its own: ComfyUI's default cache mode, small models."""
     models = {"checkpoints": {"small.safetensors": MB}, "vae": {"one.safetensors": MB, "two.safetensors": MB}}
-    async with Simulator(SimulatorConfig(models=models, time_scale=10)) as running:
+    async with Simulator(SimulatorConfig(models=models, time_scale=10, **flags)) as running:
         version = await _version(running.url)
         yield Target(running.url, running.url, real=False, can=Capabilities.of(version))
 
