@@ -66,6 +66,18 @@ async def test_nothing_of_it_is_to_be_seen(client: Client, socket: Socket) -> No
     assert set(named_nodes(entry["status"])) <= {"1", "2", "3", "4"}
 
 
+async def test_nothing_of_it_is_to_be_seen_in_the_queue(client: Client, socket: Socket, target: Target) -> None:
+    names = await prompts.vae_names(client, at_least=2)
+    await in_turn(client, socket, names[:2])
+    prompt = prompts.decoded(names[0], width=next_width())
+    async with target.busy(client, socket):
+        prompt_id = (await client.submit(prompt, socket.client_id))["prompt_id"]
+        running, ((_, waiting_id, waiting, extra, outputs),) = await client.queue()
+    assert (waiting_id, waiting, outputs) == (prompt_id, prompt, ["4"])
+    assert extra.keys() <= {"client_id", "create_time"}
+    assert all(len(node_id) < 4 for node_id in running[0][2])
+
+
 async def test_a_loader_of_a_vanished_file_is_told_as_ever(client: Client, socket: Socket) -> None:
     await client.run(prompts.decoded((await prompts.vae_names(client))[0]), socket)
     answer = await client.refuse(prompts.decoded("no such file"))
