@@ -4,6 +4,7 @@ While nothing is held, ComfyUI's answers are given (`restored`). Otherwise the l
 order in which prompts will run. It may be long: it is written piece by piece, so that events go on between the pieces.
 """
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from aiohttp import web
 
 from proxy.core import events as ev
+from proxy.core.jobs import RUNS
 from proxy.downstream.answers import raw_target, respond
 from proxy.downstream.restored import Restored, restore_queue
 from proxy.engine import Engine
@@ -40,6 +42,7 @@ class QueueView:
         await response.prepare(request)
         async for piece in _pieces(running, pending, holding):
             await response.write(piece)
+            await asyncio.sleep(0)  # a client that reads fast would let nothing else have its turn
         await response.write_eof()
         return response
 
@@ -103,10 +106,14 @@ class QueueView:
         try:
             queue = restore_queue(await self._engine.upstream.client.get_json("/queue"))
         except UpstreamError:
-            return [], []
-        sent = {held.prompt_id for held in holding.at_comfyui()}
-        pending = [item for item in queue["queue_pending"] if item[1] in sent or holding.get(item[1]) is None]
-        return queue["queue_running"], sorted(pending, key=lambda item: item[1] not in sent)
+            queue = {"queue_running": [], "queue_pending": []}
+        ranks = {held.prompt_id: rank for rank, held in enumerate(holding.at_comfyui())}
+        pending = [item for item in queue["queue_pending"] if item[1] in ranks or holding.get(item[1]) is None]
+        # Its answer may be older than what is known here, and a prompt must be somewhere.
+        told = {item[1] for item in (*queue["queue_running"], *pending)}
+        running, staged = _untold(holding, told)
+        pending = sorted((*pending, *staged), key=lambda item: ranks.get(item[1], len(ranks)))
+        return [*queue["queue_running"], *running], pending
 
     async def _tell_comfyui(self, path: str, body: Any) -> None:
         await self._engine.upstream.client.post_json(path, body)
@@ -118,6 +125,16 @@ class QueueView:
             return await respond(request, await client.get(raw_target(request), headers))
         kept = [item for item in headers if item[0].lower() not in {"content-length", "expect"}]
         return await respond(request, await client.post(raw_target(request), await request.read(), kept))
+
+
+def _untold(holding: Holding, told: set[str]) -> tuple[list[Any], list[Any]]:
+    """Items for those that run and for those that are staged, and are in neither list of ComfyUI's."""
+    running, staged = [], []
+    for held in holding.at_comfyui():
+        job = holding.job(held.prompt_id)
+        if job is not None and job.answered and held.prompt_id not in told:
+            (running if job.state in RUNS else staged).append(json.loads(held.queue_item(job.number)))
+    return running, staged
 
 
 async def _pieces(running: Iterable[Any], pending: Iterable[Any], holding: Holding) -> AsyncIterator[bytes]:
