@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from aiohttp import web
 
@@ -15,14 +16,17 @@ from proxy.downstream.passthrough import Passthrough
 from proxy.downstream.routes import add_routes
 from proxy.downstream.sockets import Sockets
 from proxy.downstream.tunnel import Tunnel
+from proxy.downstream.warmup_routes import add_warmup_routes
 from proxy.engine import Engine
 from proxy.engine.comfy import Upstream
 from proxy.engine.queue import HeldQueue, Parts
 from proxy.journal import Journal
+from proxy.tasks import Tasks
 from proxy.upstream.client import UpstreamClient
 from proxy.upstream.feed import Feed
 from proxy.upstream.schema import SchemaKeeper
 from proxy.upstream.stats import StatsReader
+from warmup import StateFile, SystemClock, WarmupService
 
 _HEAD_LIMIT = 1 << 20
 """Bytes of a request line or of one header: ComfyUI decides what is too long."""
@@ -37,6 +41,8 @@ class Running:
 
     url: str
     engine: Engine
+    warmup: WarmupService
+    """Its `reload` reads the schedule again."""
 
 
 @asynccontextmanager
@@ -57,8 +63,10 @@ async def running(config: Config) -> AsyncIterator[Running]:
             lambda observer: Feed(url, observer),
             lambda parts: _open_queue(config, parts),
         )
+        warmup = engine.warming.service = _warmup(config, engine)
+        tasks = Tasks()
         runner = web.AppRunner(
-            _application(engine, client, tunnel),
+            _application(engine, client, tunnel, warmup),
             shutdown_timeout=_LAST_WORDS,
             access_log=None,
             auto_decompress=False,  # bodies are passed on as they came
@@ -70,8 +78,10 @@ async def running(config: Config) -> AsyncIterator[Running]:
         try:
             await web.TCPSite(runner, config.proxy.host, config.proxy.port).start()
             await engine.start()
-            yield Running(_address(runner), engine)
+            tasks.spawn(warmup.run(), "warm-up service")
+            yield Running(_address(runner), engine, warmup)
         finally:
+            await tasks.close()  # first: a warm-up that runs is taken back while ComfyUI can be reached
             await engine.close()
             await runner.cleanup()
             await tunnel.close()
@@ -85,6 +95,33 @@ def _upstream(config: Config, client: UpstreamClient) -> Upstream:
         StatsReader(client),
         Limits(max_chains=config.pins.max_chains, ram_share=config.pins.ram_share),
     )
+
+
+def _warmup(config: Config, engine: Engine) -> WarmupService:
+    section = config.warmup
+    return WarmupService(
+        section.file,
+        engine.warming,
+        SystemClock(),
+        _state(config.warmup_state) if section.file else _Nothing(),
+        gate_limit=section.gate_limit if section.gate_readiness else None,
+    )
+
+
+def _state(path: Path) -> StateFile:
+    with suppress(OSError):  # said by the file, whenever it cannot be written
+        path.parent.mkdir(parents=True, exist_ok=True)
+    return StateFile(path)
+
+
+class _Nothing:
+    """Without a schedule there is nothing to remember."""
+
+    def load(self) -> None:
+        """Nothing was saved."""
+
+    def save(self, text: str) -> None:
+        """Keep nothing."""
 
 
 async def _open_queue(config: Config, parts: Parts) -> HeldQueue:
@@ -103,11 +140,12 @@ async def _open_queue(config: Config, parts: Parts) -> HeldQueue:
     return HeldQueue(parts, await Journal.open(journal.file, journal.sync), settings)
 
 
-def _application(engine: Engine, client: UpstreamClient, tunnel: Tunnel) -> web.Application:
+def _application(engine: Engine, client: UpstreamClient, tunnel: Tunnel, warmup: WarmupService) -> web.Application:
     passthrough = Passthrough(client, tunnel)
     rules = access_rules(lambda: engine.upstream.flags.cors_origin, passthrough.takes)
     app = web.Application(middlewares=[rules, errors_as_json], client_max_size=0)  # ComfyUI sets the limit
     add_routes(app, engine, Sockets(engine.feed, passthrough.forward))
+    add_warmup_routes(app, engine, warmup)
     passthrough.install(app)
     return app
 

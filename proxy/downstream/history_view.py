@@ -9,6 +9,7 @@ from typing import Any
 from aiohttp import web
 
 from proxy.downstream.answers import raw_target, respond
+from proxy.downstream.hidden import clients_history, shows_warmups
 from proxy.downstream.restored import Restored, restore_history
 from proxy.engine import Engine
 from proxy.errors import UpstreamError
@@ -33,6 +34,7 @@ class HistoryView:
             return await respond(request, answer)  # ComfyUI says what is wrong with it
         ours = await held.history()
         theirs = await self._theirs()
+        theirs = theirs if shows_warmups(request) else clients_history(theirs)
         merged = list(({key: entry for key, entry in ours.items() if key not in theirs} | theirs).items())
         return web.json_response(dict(_page(merged, limit, -1 if offset is None else offset)))
 

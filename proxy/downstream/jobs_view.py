@@ -11,6 +11,7 @@ from aiohttp import web
 
 from proxy.core import events as ev
 from proxy.downstream.answers import raw_target, respond
+from proxy.downstream.hidden import clients_jobs, shows_warmups
 from proxy.downstream.jobs import Selection, finished_job, queued_job
 from proxy.downstream.restored import Restored
 from proxy.engine import Engine
@@ -37,7 +38,9 @@ class JobsView:
         if not answer.ok:
             return await respond(request, answer)
         sent = {item.prompt_id for item in held.holding.at_comfyui()}
-        listed = (job for job in answer.json()["jobs"] if job["id"] in sent or held.holding.get(job["id"]) is None)
+        hidden = frozenset[str]() if shows_warmups(request) else self._engine.warming.hidden
+        jobs = clients_jobs(answer.json(), hidden)["jobs"]
+        listed = (job for job in jobs if job["id"] in sent or held.holding.get(job["id"]) is None)
         theirs = {job["id"]: job for job in await self._restored.restore_jobs(list(listed))}
         return web.json_response(selection.page([*theirs.values(), *await self._ours(held, theirs)]))
 

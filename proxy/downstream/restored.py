@@ -13,6 +13,7 @@ from aiohttp import web
 
 from normalizer import EXTRA_DATA_KEY, WayBack, mentions_sent_id
 from proxy.downstream.answers import raw_target, respond
+from proxy.downstream.hidden import clients_history, clients_jobs, clients_queue, shows_warmups
 from proxy.engine import Engine
 from proxy.engine.sender import with_body
 from proxy.upstream.client import Answer
@@ -33,17 +34,33 @@ class Restored:
 
     async def queue(self, request: web.Request) -> web.StreamResponse:
         """`GET /queue`."""
-        return await self._give(request, restore_queue)
+        if shows_warmups(request):
+            return await self._give(request, restore_queue)
+        return await self._give(request, lambda queue: restore_queue(clients_queue(queue)))
+
+    async def count(self, request: web.Request) -> web.StreamResponse:
+        """`GET /prompt`."""
+        answer = await self._ask(request)
+        if answer.ok and not shows_warmups(request):
+            remaining = json.loads(_decoded(answer))["exec_info"]["queue_remaining"]
+            visible = self._engine.warming.visible(remaining)
+            if visible != remaining:
+                answer = _encoded(answer, {"exec_info": {"queue_remaining": visible}})
+        return await respond(request, answer)
 
     async def history(self, request: web.Request, fallback: Any = None) -> web.StreamResponse:
         """`GET /history` and `GET /history/{prompt_id}`; `fallback` is given where ComfyUI has nothing."""
-        return await self._give(request, restore_history, fallback)
+        if shows_warmups(request):
+            return await self._give(request, restore_history, fallback)
+        return await self._give(request, lambda history: restore_history(clients_history(history)), fallback)
 
     async def jobs(self, request: web.Request) -> web.StreamResponse:
         """`GET /api/jobs`: the list has no `extra_data`, so the way back is looked up."""
         answer = await self._ask(request)
-        if answer.ok and mentions_sent_id(_decoded(answer)):
-            parsed = json.loads(_decoded(answer))
+        body = _decoded(answer)
+        hidden = frozenset[str]() if shows_warmups(request) else self._engine.warming.hidden
+        if answer.ok and (mentions_sent_id(body) or any(prompt_id.encode() in body for prompt_id in hidden)):
+            parsed = clients_jobs(json.loads(body), hidden)
             parsed["jobs"] = await self.restore_jobs(parsed["jobs"])
             answer = _encoded(answer, parsed)
         return await respond(request, answer)

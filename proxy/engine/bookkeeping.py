@@ -85,7 +85,8 @@ class Bookkeeping:
         timeline = _in_stable_ids(record)
         account = self._upstream.load_book.settle(record.components, timeline, keeps_alone=self._upstream.keeps_alone)
         record.account = account
-        self.totals.add(account)
+        if record.handling is not Handling.WARMUP:
+            self.totals.add(account)
         self._upstream.chain_book.loaded({i.ref: i.seconds for i in account.loaded if i.seconds is not None})
         self._upstream.planner.handle(
             PromptEnded(record.prompt_id, _ending(record, outcome), timeline.node_seconds, _uses(record)), now
@@ -121,7 +122,7 @@ def describe(record: Record, account: Account, outcome: Outcome) -> str:
         parts.append(f"saved {account.saved_seconds:.2f} s of loading")
     if record.handling is not Handling.REWRITTEN:
         parts.append(record.handling.value)
-        if account.avoidable_seconds:
+        if account.avoidable_seconds and record.handling is not Handling.WARMUP:
             parts.append(f"pins would have saved {account.avoidable_seconds:.2f} s of loading")
     return f"prompt {record.prompt_id}: " + "; ".join(parts)
 

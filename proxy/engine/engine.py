@@ -24,6 +24,7 @@ from proxy.engine.records import Handling, Record, Records, components_of
 from proxy.engine.recovery import parked, read_history_entry, read_queue, recovered, take_out
 from proxy.engine.sender import Parcel, Sender
 from proxy.engine.submission import Draft, Submission, draft, parse
+from proxy.engine.warming import Warming
 from proxy.engine.watch import Watch
 from proxy.errors import ComfykeepError, UpstreamError
 from proxy.tasks import Tasks
@@ -79,6 +80,21 @@ class Engine:
         self._sockets = ClientSockets(self.feed)
         self._sender = Sender(upstream, self.feed.own_id, self._about_to_send)
         self._watch = Watch(upstream.client, self.records, self._tasks, ended=self.ended, gone=self.forget)
+        self.warming = Warming(
+            upstream,
+            self.records,
+            self._passing,
+            self._sender,
+            self._tasks,
+            own_id=self.feed.own_id,
+            clock=clock,
+            wall=wall,
+            mode=lambda: self.mode,
+            holding=lambda: None if self.held is None else self.held.holding,
+            remaining=lambda: self._observer.remaining,
+            forget=self.forget,
+        )
+        self._observer.visible = self.warming.visible
         self._open_queue = open_queue
         self._seen_before = False
         self._arrival: asyncio.Task[None] | None = None
@@ -147,6 +163,7 @@ class Engine:
             if self.feed.up:
                 self._arrived(restarted=False)
         self.mode = mode
+        self.warming.learned()
 
     # -- from clients --------------------------------------------------------------------------------------------
 
@@ -157,6 +174,10 @@ class Engine:
             DownstreamError: for what would harm ComfyUI or what it could not read.
             UpstreamError: when ComfyUI does not answer.
         """
+        with self.warming.client():
+            return await self._submit(submission)
+
+    async def _submit(self, submission: Submission) -> Answer:
         if submission.encoded:
             return await self._passing.post(submission)
         if self.mode is Mode.OBSERVE or submission.bypass:
@@ -176,6 +197,7 @@ class Engine:
     def freed(self, *, unload_models: bool, free_memory: bool) -> None:
         """A client told ComfyUI to free memory, and ComfyUI took it."""
         self.upstream.freed(ModelsFreed(unload_models, free_memory), self._clock())
+        self.warming.look()
 
     def deleted_from_queue(self, prompt_ids: Iterable[object] | None) -> None:
         """A client deleted these prompts, or all (None), from ComfyUI's queue."""
@@ -266,6 +288,7 @@ class Engine:
         self.records.drop(record.prompt_id)
         self._books.withdrawn(record, self._clock())
         self._sockets.release(record)
+        self.warming.gone(record)
 
     # -- from ComfyUI: the feed's observer -----------------------------------------------------------------------
 
@@ -286,6 +309,7 @@ class Engine:
         if up:
             self._arrived(restarted=self._seen_before)
             self._seen_before = True
+            self.warming.arrived()
         else:
             if self._arrival is not None:
                 self._arrival.cancel()
@@ -293,6 +317,7 @@ class Engine:
             self.upstream.lost(self._clock())
             if self.held is not None:
                 self.held.lost()
+            self.warming.lost()
 
     def _arrived(self, *, restarted: bool) -> None:
         if self._arrival is not None:
@@ -305,6 +330,7 @@ class Engine:
         if restarted:
             self.feed.upstream_restarted()
         await self._insist(lambda: self.upstream.learn(self._clock(), fresh=restarted))
+        self.warming.learned()
 
     async def _settle(self) -> None:
         """Find out what has become of the prompts that it was sent."""
@@ -318,6 +344,7 @@ class Engine:
         for record in recovered(queue, OWN_PREFIX):
             if self.records.get(record.prompt_id) is None:
                 self.records.add(record)
+                self.warming.recovered(record)
         queue = await self._watch.look()
         if self.held is not None:
             await self.held.ready(queue)
@@ -331,13 +358,16 @@ class Engine:
             await asyncio.sleep(AGAIN)
 
     def _remaining(self) -> int:
-        return self._observer.remaining if self.held is None else self.held.holding.remaining
+        if self.held is None:
+            return self.warming.visible(self._observer.remaining)
+        return self.held.holding.remaining
 
     def _queue_changed(self, remaining: int) -> None:
         self._watch.changed(remaining)
 
     def _seen(self, record: Record, kind: str, data: Mapping[str, Any]) -> None:
         self._books.seen(record, kind, data, self._clock())
+        self.warming.seen(record, kind, data)
         if self.held is not None:
             self.held.seen(record, kind, data)
 
@@ -350,3 +380,4 @@ class Engine:
         self.records.finish(record.prompt_id)
         if self.held is None or not self.held.finished(record, outcome):
             self._sockets.release(record)
+        self.warming.ended(record)

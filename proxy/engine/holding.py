@@ -198,6 +198,11 @@ class Holding:
         return [self._held[job.prompt_id] for job in self.scheduler.context.ledger.at_comfyui()]
 
     @property
+    def busy(self) -> bool:
+        """Whether any prompt, accepted or not yet, has not ended."""
+        return any(True for _ in self.scheduler.context.ledger.unfinished())
+
+    @property
     def remaining(self) -> int:
         """How many accepted prompts have not ended, foreign ones at ComfyUI among them."""
         context = self.scheduler.context

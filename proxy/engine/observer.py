@@ -55,6 +55,8 @@ class FrameObserver:
         """The queue is held here: what clients read of its length comes from there, not from ComfyUI's `status`."""
         self.running: Record | None = None
         self.remaining = 0
+        self.visible: Callable[[int], int] = int
+        """How many of the prompts in ComfyUI's queue are clients'."""
         self._records = records
         self._clock = clock
         self._on_event = on_event
@@ -71,8 +73,8 @@ class FrameObserver:
         message = parse_text(frame)
         if message is None:
             return () if client_id == self.own_id else (Delivery(frame, client_id),)
-        if message.type == "status" and self.holds:
-            return self._held_status(client_id, message)
+        if message.type == "status":
+            return self._held_status(client_id, message) if self.holds else self._status(client_id, message)
         record = self._take_in(client_id, message)
         restored = self._restored(message, record)
         if client_id != self.own_id:
@@ -94,9 +96,6 @@ class FrameObserver:
 
     def _take_in(self, client_id: str, message: Message) -> Record | None:
         data = message.data if isinstance(message.data, dict) else {}
-        if message.type == "status":
-            self._take_status(client_id, data)
-            return None
         prompt_id = data.get("prompt_id")
         record = self._records.get(prompt_id)
         if record is None and message.type == "execution_start" and isinstance(prompt_id, str):
@@ -114,6 +113,18 @@ class FrameObserver:
             self._on_end(record, record.timeline.outcome or Outcome.ERROR)
         return record
 
+    def _status(self, client_id: str, message: Message) -> Iterable[Delivery]:
+        """As it came, but for warm-ups, which clients know nothing of."""
+        data = message.data if isinstance(message.data, dict) else {}
+        self._take_status(client_id, data)
+        if client_id == self.own_id:
+            return ()
+        remaining = _remaining(data)
+        if remaining is None or self.visible(remaining) == remaining:
+            return (Delivery(message.raw, client_id),)
+        info = {"exec_info": {"queue_remaining": self.visible(remaining)}}
+        return (Delivery(build_text("status", {**data, "status": info}), client_id),)
+
     def _held_status(self, client_id: str, message: Message) -> Iterable[Delivery]:
         """Only the first `status` of a socket goes on, for the id in it; the queue tells the rest itself."""
         data = message.data if isinstance(message.data, dict) else {}
@@ -126,10 +137,8 @@ class FrameObserver:
     def _take_status(self, client_id: str, data: dict[str, Any]) -> None:
         if client_id != self.own_id:
             return
-        status = data.get("status")
-        info = status.get("exec_info") if isinstance(status, dict) else None
-        remaining = info.get("queue_remaining") if isinstance(info, dict) else None
-        if isinstance(remaining, int):
+        remaining = _remaining(data)
+        if remaining is not None:
             self.remaining = remaining
             self._on_status(remaining)
 
@@ -177,6 +186,14 @@ def restore_binary(frame: BinaryFrame, way_back: WayBack) -> bytes | None:
         metadata = way_back.event("preview", frame.metadata)
         return None if metadata is None else replace(frame, metadata=metadata).build()
     return frame.build()
+
+
+def _remaining(data: Mapping[str, Any]) -> int | None:
+    """`queue_remaining` in the data of a `status`."""
+    status = data.get("status")
+    info = status.get("exec_info") if isinstance(status, dict) else None
+    remaining = info.get("queue_remaining") if isinstance(info, dict) else None
+    return remaining if isinstance(remaining, int) else None
 
 
 def _way_back(record: Record | None) -> WayBack | None:

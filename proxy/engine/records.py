@@ -31,6 +31,7 @@ class Handling(StrEnum):
     OBSERVED = "observed"
     BYPASSED = "bypassed"
     RECOVERED = "recovered"
+    WARMUP = "warm-up"
 
 
 @dataclass(frozen=True, slots=True)

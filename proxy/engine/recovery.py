@@ -19,6 +19,9 @@ FIRST_PROBE = 1e15
 """The numbers from here on are for prompts that ComfyUI is to validate and not to run: above any number that a client
 or a counter reaches, and exact as floats."""
 
+WARMUP_KEY = "comfykeep_warmup"
+"""The key in `extra_data` by which warm-ups are known, also to a proxy that was started after they were sent."""
+
 
 @dataclass(frozen=True, slots=True)
 class Queue:
@@ -63,9 +66,6 @@ def parked(queue: Queue) -> list[str]:
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class Remembered:
-    """What ComfyUI's history has of a prompt: how it ended, and its entry in the client's terms (`restored`)."""
 async def take_out(client: UpstreamClient, prompt_id: str) -> bool:
     """Delete a prompt from ComfyUI's queue and make sure; whether it had started.
 
@@ -79,6 +79,9 @@ async def take_out(client: UpstreamClient, prompt_id: str) -> bool:
     return await read_history_entry(client, prompt_id) is not None
 
 
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """What ComfyUI's history has of a prompt: how it ended, and its entry in the client's terms (`restored`)."""
 
     outcome: Outcome
     number: float
@@ -127,11 +130,11 @@ def recovered(queue: Queue, own_prefix: str) -> Iterator[Record]:
     for item in (*queue.running, *queue.pending):
         way_back = WayBack.from_extra_data(item[3])
         if way_back is not None:
-            client_id = item[3].get("client_id")
+            client_id, is_warmup = item[3].get("client_id"), WARMUP_KEY in item[3]
             yield Record(
                 item[1],
-                Handling.RECOVERED,
+                Handling.WARMUP if is_warmup else Handling.RECOVERED,
                 way_back=way_back,
                 client_id=client_id if isinstance(client_id, str) else None,
-                broadcast=isinstance(client_id, str) and client_id.startswith(own_prefix),
+                broadcast=isinstance(client_id, str) and client_id.startswith(own_prefix) and not is_warmup,
             )

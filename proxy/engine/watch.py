@@ -12,7 +12,7 @@ from proxy.core import events as ev
 from proxy.core.events import Outcome
 from proxy.core.jobs import State
 from proxy.engine.holding import Holding
-from proxy.engine.records import Record, Records
+from proxy.engine.records import Handling, Record, Records
 from proxy.engine.recovery import Queue, read_history_entry, read_queue
 from proxy.errors import UpstreamError
 from proxy.tasks import Tasks
@@ -115,9 +115,14 @@ class Watch:
         else:
             holding.tell(ev.Finished(prompt_id, entry.outcome))
 
+    def _is_warmup(self, prompt_id: str) -> bool:
+        """Clients' prompts need not wait for those: they go out of the way."""
+        record = self._records.get(prompt_id)
+        return record is not None and record.handling is Handling.WARMUP
+
     def _tell_of_foreign(self, holding: Holding, queue: Queue) -> None:
         running = {item[1] for item in queue.running}
-        present = {prompt_id for prompt_id in queue.ids if holding.get(prompt_id) is None}
+        present = {item for item in queue.ids if holding.get(item) is None and not self._is_warmup(item)}
         for prompt_id in self._foreign - present:
             holding.tell(ev.ForeignGone(prompt_id))
         for prompt_id in present:
