@@ -14,6 +14,7 @@ from aiohttp import web
 from proxy.core import events as ev
 from proxy.core.jobs import RUNS
 from proxy.downstream.answers import raw_target, respond
+from proxy.downstream.hidden import clients_queue, shows_warmups
 from proxy.downstream.restored import Restored, restore_queue
 from proxy.engine import Engine
 from proxy.engine.holding import Holding
@@ -37,7 +38,7 @@ class QueueView:
         holding = self._holding
         if holding is None:
             return await self._restored.queue(request)
-        running, pending = await self._at_comfyui(holding)
+        running, pending = await self._at_comfyui(holding, warmups=shows_warmups(request))
         response = web.StreamResponse(headers={"Content-Type": "application/json; charset=utf-8"})
         await response.prepare(request)
         async for piece in _pieces(running, pending, holding):
@@ -49,7 +50,7 @@ class QueueView:
     async def count(self, request: web.Request) -> web.StreamResponse:
         """`GET /prompt`."""
         if self._holding is None:
-            return await self._forward(request)
+            return await self._restored.count(request)
         return web.json_response({"exec_info": {"queue_remaining": self._holding.remaining}})
 
     async def change(self, request: web.Request) -> web.StreamResponse:
@@ -101,12 +102,13 @@ class QueueView:
     def _holding(self) -> Holding | None:
         return None if self._engine.held is None else self._engine.held.holding
 
-    async def _at_comfyui(self, holding: Holding) -> tuple[list[Any], list[Any]]:
+    async def _at_comfyui(self, holding: Holding, *, warmups: bool) -> tuple[list[Any], list[Any]]:
         """ComfyUI's own items, restored, without the prompts that are only there to be validated or taken back."""
         try:
             queue = restore_queue(await self._engine.upstream.client.get_json("/queue"))
         except UpstreamError:
             queue = {"queue_running": [], "queue_pending": []}
+        queue = queue if warmups else clients_queue(queue)
         ranks = {held.prompt_id: rank for rank, held in enumerate(holding.at_comfyui())}
         pending = [item for item in queue["queue_pending"] if item[1] in ranks or holding.get(item[1]) is None]
         # Its answer may be older than what is known here, and a prompt must be somewhere.
