@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from proxy.cli import benches, queueing, remote, serving
+from proxy.cli import benches, queueing, remote, serving, warming
 from proxy.cli.options import ConfigOption, JsonOption, ProxyOption, read_config
 from proxy.core.mode import Mode
 from proxy.errors import ConfigError
@@ -22,6 +22,7 @@ app = typer.Typer(
 app.add_typer(benches.app, name="bench")
 app.add_typer(queueing.app, name="queue")
 app.command()(queueing.explain)
+app.command()(warming.warm)
 
 
 @app.command()

@@ -68,8 +68,8 @@ def _brief(value: Any) -> str:
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 
 
-def call(url: str, path: str, method: str = "GET", body: Any = None) -> Any:
-    """Ask a running proxy.
+def call(url: str, path: str, method: str = "GET", body: Any = None, timeout: float | None = _TIMEOUT) -> Any:
+    """Ask a running proxy; `timeout` is in seconds, None for one that may take its time.
 
     Raises:
         RemoteError: when it does not answer, or refuses.
@@ -77,7 +77,7 @@ def call(url: str, path: str, method: str = "GET", body: Any = None) -> Any:
     data = None if body is None else json.dumps(body).encode()
     request = Request(url + path, data, {"Content-Type": "application/json"}, method=method)  # noqa: S310 - http only
     try:
-        with urlopen(request, timeout=_TIMEOUT) as response:  # noqa: S310 - the operator's own URL
+        with urlopen(request, timeout=timeout) as response:  # noqa: S310 - the operator's own URL
             return json.load(response)
     except HTTPError as error:
         raise RemoteError(_said(url, error)) from error

@@ -16,6 +16,7 @@ from rich.table import Table
 import simulator
 from normalizer import Role, Schema, describe
 from proxy.app import running
+from proxy.cli.warming import schedule_problems
 from proxy.config import Config
 from proxy.engine.report import Report, survey
 from proxy.errors import UpstreamError
@@ -95,15 +96,16 @@ def check(config: Config) -> int:
             return await survey(client, *_overrides(config))
 
     report = asyncio.run(look())
+    problems = [*report.problems, *schedule_problems(config, report.schema)]
     console = Console(soft_wrap=True, highlight=False)
     for line in report.lines():
         console.print(line, markup=False)
-    for problem in report.problems:
+    for problem in problems:
         console.print("Problem:", style="bold yellow", end=" ")
         console.print(f"{problem.what}\n  {problem.remedy}", markup=False)
-    if not report.problems:
+    if not problems:
         console.print("[green]No problems found.[/]")
-    return 1 if report.problems else 0
+    return 1 if problems else 0
 
 
 def simulate(arguments: Sequence[str]) -> int:

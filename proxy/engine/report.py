@@ -23,10 +23,11 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was found at one address. `stats` and `roles` are None where ComfyUI did not answer."""
+    """What was found at one address. `stats` and `schema` are None where ComfyUI did not answer."""
 
     url: str
     stats: SystemStats | None = None
+    schema: Schema | None = None
     roles: Counter[Role] = field(default_factory=Counter)
     problems: tuple[Problem, ...] = ()
 
@@ -50,7 +51,7 @@ async def survey(client: UpstreamClient, include: Iterable[str], exclude: Iterab
     except UpstreamError as error:
         return Report(client.base_url, problems=(Problem(f"{error.message}.", error.details),))
     roles = Counter(node_class.role for node_class in schema.classes.values())
-    return Report(client.base_url, stats, roles, tuple(_problems(stats, roles)))
+    return Report(client.base_url, stats, schema, roles, tuple(_problems(stats, roles)))
 
 
 def _problems(stats: SystemStats, roles: Counter[Role]) -> Iterator[Problem]:
