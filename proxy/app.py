@@ -35,14 +35,15 @@ _LAST_WORDS = 5.0
 """Seconds that answers under way get at a stop; a long download ends with an error then."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Running:
-    """A proxy that listens at `url`."""
+    """A proxy that listens at `url`, with the configuration that holds now (`cli.reloading`)."""
 
     url: str
     engine: Engine
     warmup: WarmupService
     """Its `reload` reads the schedule again."""
+    config: Config
 
 
 @asynccontextmanager
@@ -61,9 +62,10 @@ async def running(config: Config) -> AsyncIterator[Running]:
             time.monotonic,
             time.time,
             lambda observer: Feed(url, observer),
-            lambda parts: _open_queue(config, parts),
+            lambda parts: _open_queue(proxy.config, parts),
         )
         warmup = engine.warming.service = _warmup(config, engine)
+        proxy = Running("", engine, warmup, config)
         tasks = Tasks()
         runner = web.AppRunner(
             _application(engine, client, tunnel, warmup),
@@ -79,11 +81,13 @@ async def running(config: Config) -> AsyncIterator[Running]:
             await web.TCPSite(runner, config.proxy.host, config.proxy.port).start()
             await engine.start()
             tasks.spawn(warmup.run(), "warm-up service")
-            yield Running(_address(runner), engine, warmup)
+            proxy.url = _address(runner)
+            yield proxy
         finally:
             await tasks.close()  # first: a warm-up that runs is taken back while ComfyUI can be reached
+            await engine.leave(flush=proxy.config.service.on_stop == "flush")
             await engine.close()
-            await runner.cleanup()
+            await engine.departure.patiently(runner.cleanup())
             await tunnel.close()
 
 
@@ -93,7 +97,28 @@ def _upstream(config: Config, client: UpstreamClient) -> Upstream:
         client,
         SchemaKeeper(client, include=loaders.include, exclude=loaders.exclude),
         StatsReader(client),
-        Limits(max_chains=config.pins.max_chains, ram_share=config.pins.ram_share),
+        limits(config),
+    )
+
+
+def limits(config: Config) -> Limits:
+    """What the configuration says about pins."""
+    return Limits(max_chains=config.pins.max_chains, ram_share=config.pins.ram_share)
+
+
+def queue_settings(config: Config) -> Settings:
+    """What the configuration says about the order of the queue."""
+    queue = config.queue
+    return Settings(
+        depth=queue.depth,
+        validate=queue.validate_at,
+        max_bypass=queue.max_bypass,
+        max_wait=queue.max_wait,
+        age_step=queue.age_step,
+        fair_quantum=queue.fair_quantum,
+        max_waiting=queue.max_waiting,
+        max_attempts=queue.max_attempts,
+        rerun_paid=queue.retry == "all",
     )
 
 
@@ -125,19 +150,8 @@ class _Nothing:
 
 
 async def _open_queue(config: Config, parts: Parts) -> HeldQueue:
-    queue, journal = config.queue, config.journal
-    settings = Settings(
-        depth=queue.depth,
-        validate=queue.validate_at,
-        max_bypass=queue.max_bypass,
-        max_wait=queue.max_wait,
-        age_step=queue.age_step,
-        fair_quantum=queue.fair_quantum,
-        max_waiting=queue.max_waiting,
-        max_attempts=queue.max_attempts,
-        rerun_paid=queue.retry == "all",
-    )
-    return HeldQueue(parts, await Journal.open(journal.file, journal.sync), settings)
+    journal = await Journal.open(config.journal.file, config.journal.sync)
+    return HeldQueue(parts, journal, queue_settings(config))
 
 
 def _application(engine: Engine, client: UpstreamClient, tunnel: Tunnel, warmup: WarmupService) -> web.Application:

@@ -126,6 +126,12 @@ class WarmupSection(_Section):
         return Path(self.schedule).expanduser() if self.schedule else None
 
 
+class ServiceSection(_Section):
+    """How the process ends."""
+
+    on_stop: Literal["keep", "flush"] = "keep"
+
+
 class Config(_Section):
     """The whole of `proxy.toml`."""
 
@@ -136,6 +142,7 @@ class Config(_Section):
     queue: QueueSection = QueueSection()
     journal: JournalSection = JournalSection()
     warmup: WarmupSection = WarmupSection()
+    service: ServiceSection = ServiceSection()
 
     @property
     def warmup_state(self) -> Path:

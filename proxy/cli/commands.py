@@ -28,7 +28,7 @@ app.command()(warming.warm)
 @app.command()
 def serve(config: ConfigOption = None) -> None:
     """Front a ComfyUI until stopped (Ctrl-C or SIGTERM)."""
-    serving.serve(read_config(config))
+    serving.serve(read_config(config), config)
 
 
 @app.command()
@@ -45,7 +45,7 @@ def demo(json_output: JsonOption = False) -> None:
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def simulate(context: typer.Context) -> None:
-    """Run the simulated ComfyUI alone: --port, --time-scale, --cache classic|ram|lru N|none, and ComfyUI's own flags."""
+    """Run the simulated ComfyUI alone: --port, --time-scale, --cache classic|ram|lru N|none, other flags of ComfyUI."""
     raise typer.Exit(serving.simulate(context.args))
 
 

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import logging
-import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from rich.table import Table
 import simulator
 from normalizer import Role, Schema, describe
 from proxy.app import running
+from proxy.cli.lifetime import Lifetime
 from proxy.cli.warming import schedule_problems
 from proxy.config import Config
 from proxy.engine.report import Report, survey
@@ -43,24 +43,21 @@ def run_async(main: Coroutine[Any, Any, int]) -> int:
         return runner.run(main)
 
 
-def serve(config: Config) -> None:
-    """Front a ComfyUI until told to stop.
+def serve(config: Config, path: Path | None) -> None:
+    """Front a ComfyUI until told to stop; `path` is where the configuration came from, to be read again at SIGHUP.
 
     Raises:
         ServeError: when the address cannot be listened on.
     """
     logging.basicConfig(level=config.proxy.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")
     with contextlib.suppress(KeyboardInterrupt):
-        run_async(_serve(config))
+        run_async(_serve(config, path))
 
 
-async def _serve(config: Config) -> int:
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C raises KeyboardInterrupt instead
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+async def _serve(config: Config, path: Path | None) -> int:
+    lifetime = Lifetime(path)
     try:
-        async with running(config) as proxy:
+        async with running(config) as proxy, lifetime.of(proxy):
             log.info("listening on %s, mode %s; stop with Ctrl-C", proxy.url, config.proxy.mode)
             if config.proxy.host not in _LOOPBACK:
                 log.warning(
@@ -74,8 +71,7 @@ async def _serve(config: Config) -> int:
                 log.info("%s", line)
             for problem in report.problems:
                 log.warning("%s %s", problem.what, problem.remedy)
-            await stop.wait()
-            log.info("stopping")
+            await lifetime.until_stopped(wait_for_comfyui=report.stats is not None)
     except OSError as error:
         raise ServeError(
             f"Cannot listen on {config.proxy.listen}: {error.strerror or error}. Is another comfykeep there? "

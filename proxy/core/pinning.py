@@ -60,6 +60,10 @@ class PinPlanner:
                 pass
         self.residency.handle(event, now)
 
+    def limit(self, limits: Limits) -> None:
+        """The operator has other limits now."""
+        self._limits = limits
+
     def plan(
         self, candidates: Iterable[Candidate], own: Sequence[Chain], foresight: Sequence[ModelSet], now: float
     ) -> PinPlan:

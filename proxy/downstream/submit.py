@@ -20,7 +20,7 @@ class Submit:
         """Submit one prompt and give ComfyUI's answer in the client's terms.
 
         Raises:
-            DownstreamError: 413 for a body above ComfyUI's own limit, 400 for what would harm ComfyUI.
+            DownstreamError: 413 for a body above ComfyUI's own limit, 400 for what would harm ComfyUI, 503 at a stop.
             UpstreamError: when ComfyUI does not answer.
         """
         submission = Submission(
@@ -30,7 +30,9 @@ class Submit:
             charset=request.charset or "utf-8",
             bypass=request.headers.get("X-Comfykeep", "").strip().lower() == "bypass",
         )
-        return await respond(request, await self._engine.submit(submission))
+        with self._engine.departure.submission():
+            answer = await self._engine.submit(submission)
+        return await respond(request, answer)
 
     async def free(self, request: web.Request) -> web.StreamResponse:
         """`POST /free`: what ComfyUI holds is not known any more.

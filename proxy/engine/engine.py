@@ -16,7 +16,7 @@ from proxy.core.mode import Mode
 from proxy.engine.bookkeeping import Bookkeeping, Totals
 from proxy.engine.client_sockets import ClientSockets
 from proxy.engine.comfy import Upstream
-from proxy.engine.departure import ANSWERS, SETTLING, Departure
+from proxy.engine.departure import ANSWERS, SETTLING, Departure, hand_over, hold_still
 from proxy.engine.observer import FrameObserver
 from proxy.engine.passing import Look, Passing
 from proxy.engine.queue import HeldQueue, OpenQueue, Parts
@@ -95,6 +95,9 @@ class Engine:
             forget=self.forget,
         )
         self._observer.visible = self.warming.visible
+        self.departure = Departure()
+        self.beaten: Callable[[], object] = lambda: None
+        """Called every `BEAT` seconds, as long as decisions are made."""
         self._open_queue = open_queue
         self._seen_before = False
         self._arrival: asyncio.Task[None] | None = None
@@ -124,9 +127,11 @@ class Engine:
         self.departure.begin()
         if not await self.departure.patiently(self.departure.finished(), ANSWERS):
             log.warning("some submissions do not get their answers before this stop")
-        if self.held is not None and not await self.departure.patiently(
-            self.held.leave(flush=flush), None if flush else SETTLING
-        ):
+        if self.held is None:
+            return
+        if flush:
+            await self.departure.patiently(hand_over(self.held.holding, self.held.until))
+        if not await self.departure.patiently(hold_still(self.held.holding, self.held.until), SETTLING):
             log.warning("not all prompts could be settled with ComfyUI; they are looked up at the next start")
 
     async def close(self) -> None:

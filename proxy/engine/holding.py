@@ -65,6 +65,7 @@ class Holding:
         wall: Callable[[], float],
         changed: Callable[[], None],
         withdrawn: Callable[[Record], None],
+        ran: Callable[[Held], None],
         ended: Callable[[Held, Ending], None],
     ) -> None:
         """`clock` gives monotonic and `wall` Unix seconds.
@@ -82,6 +83,7 @@ class Holding:
         self._wall = wall
         self._changed = changed
         self._withdrawn = withdrawn
+        self._ran = ran
         self._ended = ended
         self._held: dict[str, Held] = {}
         self._inbox: deque[ev.Event] = deque()
@@ -133,17 +135,32 @@ class Holding:
         """Take note of a fact and do what follows from it."""
         self._inbox.append(event)
         self._outlook = None
+        if not self._pumping:
+            self._pump()
+            self._changed()
+
+    def beat(self) -> bool:
+        """Let the scheduler see that time passes; whether it could. Clients hear of it only if something follows."""
         if self._pumping:
-            return
+            return False
+        self._inbox.append(ev.Tick())
+        if self._pump():
+            self._changed()
+        return True
+
+    def _pump(self) -> bool:
+        """Handle what is in the inbox; whether anything followed."""
+        followed = False
         self._pumping = True
         try:
             while self._inbox:
                 for command in self.scheduler.handle(self._inbox.popleft(), self._clock()):
                     self._perform(command)
+                    followed = True
         finally:
             self._pumping = False
         self._arm()
-        self._changed()
+        return followed
 
     def job(self, prompt_id: str) -> Job | None:
         """What the scheduler knows of a prompt."""
@@ -337,7 +354,9 @@ class Holding:
                 # As with ComfyUI, what was deleted before it ran leaves no trace, and its id may be used again.
                 self._tasks.spawn(self._erase(held.prompt_id), "erase a deleted prompt")
         self._forget(held)
-        if command.reason.code not in _TOLD_BY_COMFYUI and command.state is State.FAILED:
+        if command.reason.code in _TOLD_BY_COMFYUI:
+            self._ran(held)
+        elif command.state is State.FAILED:
             self._ended(held, ending)
         del self._held[held.prompt_id]
         held.over.set()

@@ -71,6 +71,7 @@ class HeldQueue:
         self._status_due = False
         self._taken_up = False
         self._ready = asyncio.Event()
+        self._moved = asyncio.Event()
         self._last_ended: str | None = None
         self._ending: dict[str, Held] = {}
         self._performer = Performer(
@@ -86,6 +87,7 @@ class HeldQueue:
             wall=parts.wall,
             changed=self._changed,
             withdrawn=parts.forget,
+            ran=self._ran,
             ended=self._tell_end,
         )
         self.operations = Operations(self.holding, journal, parts.upstream.costs, parts.clock, parts.wall)
@@ -147,6 +149,16 @@ class HeldQueue:
         )
         self.holding.add(held, restored)
 
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for something to be true of the queue."""
+        while not condition():
+            self._moved.clear()
+            await self._moved.wait()
+
+    async def until_reconciled(self) -> None:
+        """Wait until what the journal holds has been compared with what ComfyUI has."""
+        await self.until(lambda: self.holding.scheduler.context.ready)
+
     async def close(self) -> None:
         """Write down what is still to be written."""
         self.holding.close()
@@ -194,7 +206,7 @@ class HeldQueue:
         """An event of a prompt's run."""
         if kind == "executing" and data.get("node") is None and record.prompt_id in self._ending:
             # Only now is it in ComfyUI's history (main.py, `prompt_worker`).
-            self._parts.tasks.spawn(self._keep_history(self._ending.pop(record.prompt_id)), "keep a history entry")
+            self._keep_history(self._ending.pop(record.prompt_id))
         held = self.holding.get(record.prompt_id)
         if held is None:
             return
@@ -209,9 +221,7 @@ class HeldQueue:
             return False
         loads = sum(item.seconds or 0.0 for item in record.account.loaded) if record.account else None
         self._last_ended = record.prompt_id
-        if record.timeline.ended_at is None:
-            self._parts.tasks.spawn(self._keep_history(held), "keep a history entry")
-        else:
+        if record.timeline.ended_at is not None:
             self._ending[record.prompt_id] = held
         self.holding.tell(ev.Finished(record.prompt_id, outcome, record.timeline.run_seconds, loads))
         if outcome is ev.Outcome.SUCCESS:
@@ -247,6 +257,8 @@ class HeldQueue:
         known = bool(finished) or any(prompt_id in queue.ids for prompt_id in sent)
         new_process = not known and await self._is_new_process()
         self.holding.tell(ev.UpstreamReady(new_process, running, pending, finished))
+        while self._ending:
+            self._keep_history(self._ending.popitem()[1])  # the event for which they waited may have been missed
         self._ready.set()
 
     async def _is_new_process(self) -> bool:
@@ -286,6 +298,7 @@ class HeldQueue:
         return build_text("status", {"status": {"exec_info": {"queue_remaining": self.holding.remaining}}})
 
     def _changed(self) -> None:
+        self._moved.set()
         if not self._status_due:
             self._status_due = True
             asyncio.get_running_loop().call_soon(self._send_status)
@@ -312,7 +325,15 @@ class HeldQueue:
             now = self._parts.wall()
             self._journal.update(Update(prompt_id=held.prompt_id, state=State.RUNNING, started=now))
 
-    async def _keep_history(self, held: Held) -> None:
+    def _ran(self, held: Held) -> None:
+        """It has ended as ComfyUI tells it, by its events or by ComfyUI's history."""
+        if held.prompt_id not in self._ending:
+            self._keep_history(held)
+
+    def _keep_history(self, held: Held) -> None:
+        self._parts.tasks.spawn(self._copy_history(held), "keep a history entry")
+
+    async def _copy_history(self, held: Held) -> None:
         """Write down what ComfyUI's history says of a prompt, in the client's terms."""
         try:
             entry = await read_history_entry(self._parts.upstream.client, held.prompt_id)

@@ -49,6 +49,12 @@ class SchemaKeeper:
                     return
             await asyncio.sleep(RETRY)
 
+    def overrule(self, include: Iterable[str], exclude: Iterable[str]) -> None:
+        """The operator has other corrections now; they hold when the schema has been read again."""
+        self._include = tuple(include)
+        self._exclude = tuple(exclude)
+        self.complete = False
+
     def forget(self) -> None:
         """A new ComfyUI process may have other nodes: read again."""
         self.complete = False

@@ -1,0 +1,74 @@
+"""A configuration that is read again while the proxy runs: what can be changed is changed, the rest is named."""
+
+import logging
+from typing import Any
+
+from proxy.app import Running, limits, queue_settings
+from proxy.config import Config
+from proxy.core import events as ev
+from proxy.errors import ComfykeepError
+
+log = logging.getLogger("comfykeep")
+
+RELOADABLE = ("proxy.mode", "proxy.log_level", "queue", "pins", "normalizer", "service")
+"""Keys and sections that a reload changes. Everything else is bound to sockets and files that are open already."""
+
+
+async def reload(proxy: Running, new: Config) -> None:
+    """Make a running proxy follow a configuration, as far as that goes without a restart.
+
+    Only what differs from the configuration before is touched: a mode that was changed by hand stays.
+    """
+    changed = {key for key, value in _values(new).items() if _values(proxy.config)[key] != value}
+    taken = sorted(key for key in changed if _reloadable(key))
+    left = sorted(changed - set(taken))
+    proxy.config = _merged(proxy.config, new)
+    if "proxy.log_level" in taken:
+        logging.getLogger().setLevel(new.proxy.log_level.upper())
+    await _tell_engine(proxy, {key.rpartition(".")[0] for key in taken} | set(taken))
+    log.info("reloaded: %s", f"changed {', '.join(taken)}" if taken else "nothing has changed")
+    if left:
+        log.warning("changed in the file, but only a restart brings it: %s", ", ".join(left))
+
+
+async def _tell_engine(proxy: Running, touched: set[str]) -> None:
+    engine, config = proxy.engine, proxy.config
+    if "pins" in touched:
+        engine.upstream.planner.limit(limits(config))
+    if "normalizer.loaders" in touched:
+        engine.upstream.schema.overrule(config.normalizer.loaders.include, config.normalizer.loaders.exclude)
+        if engine.feed.up:
+            await engine.upstream.schema.load()
+    if "proxy.mode" in touched:
+        try:
+            await engine.change_mode(config.proxy.mode)
+        except ComfykeepError as error:
+            log.error("the mode stays %s: %s. %s", engine.mode, error.message, error.details)  # noqa: TRY400 - says all
+    if "queue" in touched and engine.held is not None:
+        engine.held.holding.tell(ev.SettingsChanged(queue_settings(config)))
+
+
+def _reloadable(key: str) -> bool:
+    return any(key == prefix or key.startswith(f"{prefix}.") for prefix in RELOADABLE)
+
+
+def _merged(old: Config, new: Config) -> Config:
+    """The new configuration, but for what only a restart brings."""
+    merged = {
+        name: new_value if _reloadable(name) else getattr(old, name)
+        for name, new_value in ((name, getattr(new, name)) for name in Config.model_fields)
+    }
+    merged["proxy"] = new.proxy.model_copy(update={"listen": old.proxy.listen})
+    return old.model_copy(update=merged)
+
+
+def _values(config: Config) -> dict[str, Any]:
+    return dict(_flat(config.model_dump(by_alias=True), ""))
+
+
+def _flat(table: dict[str, Any], prefix: str) -> list[tuple[str, Any]]:
+    flat = []
+    for name, value in table.items():
+        key = f"{prefix}{name}"
+        flat += _flat(value, f"{key}.") if isinstance(value, dict) else [(key, value)]
+    return flat
