@@ -42,7 +42,7 @@ MODEL_FILE = re.compile(
 _REPOSITORY = re.compile(r"^[\w.-]+/[\w.-]+$")
 _FILE_NAME = re.compile(
     r"(?:^|_)(?<!sampler_)(?<!scheduler_)(?:name|ckpt|checkpoint|models?|file|filename|path|dir|folder|repo|repo_id|weights"
-    r"|loras?|vae|unet|clip|encoder|controlnet|onnx|gguf|preset)(?:_?\d+)?$",
+    r"|loras?|vae|unet|clip|encoder|controlnet|onnx|gguf)(?:_?\d+)?$",
     re.IGNORECASE,
 )
 _TEMPLATE_LIMIT = 100  # as ComfyUI's own (`Autogrow._MaxNames`)

@@ -86,6 +86,7 @@ DATA_TYPES = MEDIA_TYPES | frozenset(
         "POSE_KEYPOINT",
         "SAM3_TRACK_DATA",
         "SAMPLER",
+        "SCRIPT",
         "SEGS",
         "SHAPE_SUBDIVIDES",
         "SIGMAS",
@@ -93,14 +94,20 @@ DATA_TYPES = MEDIA_TYPES | frozenset(
         "TRACKS",
         "WAN_CAMERA_EMBEDDING",
         "WEBCAM",
+        "XY",
+        "X_Y",
     }
 )
 """The data types of the core (0.33.0), and those of custom packs that are met most."""
 
-_MODEL_ENDING = re.compile(r"(?:MODELS?|ENCODERS?|DECODERS?|DETECTORS?|NET|VAE|CLIP|LORAS?|PIPE(?:LINE)?|LOADER)$")
+MODEL_NAME = re.compile(
+    r"(?:MODELS?|ENCODERS?|DECODERS?|DETECTORS?|NET|VAE|CLIP|LORAS?|PIPE(?:LINE)?|LOADER)$", re.IGNORECASE
+)
+"""Names of types that packs give to what holds weights."""
+
 _DATA_NAME = re.compile(
     r"(?:^|_)(?:IMAGES?|MASKS?|LATENTS?|SAMPLES?|AUDIO|VIDEO|FRAMES?|COND(?:ITIONING)?S?|SIGMAS|NOISE|CAMERA"
-    r"|POSES?|KEYPOINTS?|KEYFRAMES?|BBOX(?:ES)?|TEXT|STRING|JSON|INT|FLOAT|NUMBER|BOOL|FILE|MESH|TASK_ID)(?:_|$)"
+    r"|POSES?|KEYPOINTS?|KEYFRAMES?|BBOX(?:ES)?|TEXT|STRING|JSON|INT|FLOAT|NUMBER|BOOL|FILE|MESH|PROMPTS?|TASK_ID)(?:_|$)"
     r"|(?:EMBEDS?|EMBEDDINGS?|_OUTPUT|RESULTS?|LATENTS?|SAMPLES|METADATA|INFO|_DATA)$"
 )
 
@@ -120,6 +127,6 @@ def kind_of(type_name: str, judged: frozenset[str] = frozenset()) -> Kind:
     if type_name in DATA_TYPES or type_name.startswith("FILE_3D"):
         return Kind.DATA
     name = type_name.upper()
-    if not _MODEL_ENDING.search(name) and _DATA_NAME.search(name):
+    if not MODEL_NAME.search(name) and _DATA_NAME.search(name):
         return Kind.DATA
     return Kind.OTHER

@@ -6,13 +6,14 @@ weights back, with nothing else that must be wired to it, is a chain node (LoRA,
 neither. A type that is not known by name holds weights if some class makes it from a file.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
 from normalizer.inputs import Form, InputSpec, read_inputs
-from normalizer.kinds import MEDIA_TYPES, Kind, kind_of
+from normalizer.kinds import MEDIA_TYPES, MODEL_NAME, MODEL_TYPES, Kind, kind_of
 
 Cast = type[int] | type[float] | type[str] | type[bool]
 
@@ -21,6 +22,9 @@ CASTS: Mapping[str, Cast] = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN
 
 READS_GRAPH = frozenset({"PROMPT", "DYNPROMPT"})
 """Hidden inputs through which a node sees the ids of all others."""
+
+
+_LOADS = re.compile(r"(?<!un)(?<!up)load(?!ed)", re.IGNORECASE)
 
 
 class Role(StrEnum):
@@ -115,8 +119,16 @@ class Row:
 def describe(schema: Schema) -> list[Row]:
     """List every class with its role and why, loaders first, then chain nodes, then the rest, by name."""
     order = {Role.LOADER: 0, Role.CHAIN: 1, Role.NEITHER: 2}
-    rows = [Row(item.name, item.role, item.reason, item.module) for item in schema.classes.values()]
+    rows = [Row(item.name, item.role, item.reason + _caveat(item), item.module) for item in schema.classes.values()]
     return sorted(rows, key=lambda row: (order[row.role], row.class_type))
+
+
+def _caveat(item: NodeClass) -> str:
+    if item.looks_ids_up:
+        return "; may look other nodes up, so no id in its prompts is changed"
+    if item.keeps_id and item.role is not Role.NEITHER:
+        return "; knows its place in the workflow, so its id is not changed"
+    return ""
 
 
 def _draft(name: str, entry: Mapping[str, Any]) -> NodeClass:
@@ -162,10 +174,23 @@ def _hidden_kinds(values: Iterable[Any]) -> Iterator[str]:
 def _types_from_files(drafts: Iterable[NodeClass]) -> Iterator[str]:
     """Yield the types, unknown by name, that some class makes from a file and from nothing made for one prompt."""
     for draft in drafts:
-        if not draft.pinnable or any(_is_media(type_) for type_ in draft.outputs):
+        if not draft.pinnable or _data_links(draft, frozenset()) or any(_is_media(type_) for type_ in draft.outputs):
             continue
-        if any(spec.names_file for spec in draft.inputs.values()) and not _data_links(draft, frozenset()):
-            yield from (type_ for type_ in draft.outputs if kind_of(type_) is Kind.OTHER)
+        picks, files = _picks(draft)
+        for type_ in draft.outputs:
+            if kind_of(type_) is Kind.OTHER and (files or (picks and _told_by_name(draft, type_))):
+                yield type_
+
+
+def _told_by_name(draft: NodeClass, type_: str) -> bool:
+    """Whether names say that weights are loaded, so that any choice will do for a file: `SAM_MODEL` from `size`."""
+    return bool(MODEL_NAME.search(type_) or _LOADS.search(draft.name))
+
+
+def _picks(draft: NodeClass) -> tuple[list[InputSpec], list[InputSpec]]:
+    """Give the inputs that take a choice or a name, and those among them that name files."""
+    picks = [spec for spec in draft.inputs.values() if spec.form in (Form.CHOICE, Form.TEXT)]
+    return picks, [spec for spec in picks if spec.names_file]
 
 
 def _is_media(type_: str) -> bool:
@@ -214,15 +239,16 @@ def _never(draft: NodeClass, exclude: frozenset[str]) -> str:
 
 def _judge_maker(draft: NodeClass, judged: frozenset[str], models: list[str]) -> tuple[Role, str]:
     """Judge a class that makes weights and needs nothing made for one prompt."""
-    links = [spec for spec in draft.inputs.values() if spec.form is Form.LINK]
-    taken = [spec for spec in links if kind_of(spec.type, judged) is Kind.MODEL]
+    taken = [
+        spec for spec in draft.inputs.values() if spec.form is Form.LINK and kind_of(spec.type, judged) is Kind.MODEL
+    ]
     made = ", ".join(models)
-    picks = [spec for spec in draft.inputs.values() if spec.form in (Form.CHOICE, Form.TEXT)]
-    files = [spec for spec in picks if spec.names_file]
+    picks, files = _picks(draft)
     turned = [spec for spec in taken if spec.type in models]
     if any(spec.required for spec in turned) or (turned and not files):
         return Role.CHAIN, f"turns {', '.join(dict.fromkeys(spec.type for spec in turned))} into {made}"
-    if picks:
+    told = any(type_ in MODEL_TYPES or _told_by_name(draft, type_) for type_ in models)
+    if files or (picks and told and not any(spec.required for spec in taken)):
         return Role.LOADER, f"makes {made} from {', '.join(spec.name for spec in files or picks)}"
     if taken:
         return Role.CHAIN, f"makes {made} from {', '.join(spec.type for spec in taken)}"

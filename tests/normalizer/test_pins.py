@@ -104,6 +104,14 @@ def test_a_prompt_that_looks_ids_up_carries_pins_all_the_same() -> None:
     assert carry(mine, [more], SCHEMA).way_back.pins == tuple(more.nodes), "links may lead to pins only"
 
 
+def test_the_prompts_own_nodes_are_shared_only_where_they_stand_under_their_stable_ids() -> None:
+    """In a prompt that looks ids up they do not: a pin linked to one would be linked to nothing."""
+    reader = {**text_to_image(), "x": node("PromptReader", node_id="4")}
+    carried = carry(normalize(reader, SCHEMA), [chain_of(text_to_image(lora="another"))], SCHEMA)
+    loader, patch = carried.way_back.pins
+    assert carried.prompt[patch]["inputs"]["model"] == [loader, 0]
+
+
 def test_an_id_that_the_client_uses_for_something_else_is_left_alone() -> None:
     chain = lora_chain()
     loader = next(iter(chain.nodes))

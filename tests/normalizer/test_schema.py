@@ -164,3 +164,38 @@ def test_a_socket_of_several_types_is_a_model_only_if_all_are() -> None:
     assert schema.classes["Both"].role is Role.CHAIN
     assert schema.classes["Mixed"].role is Role.NEITHER
     assert schema.classes["Numbers"].role is Role.NEITHER
+
+
+def test_names_tell_where_files_do_not() -> None:
+    info = {
+        "SamProvider": entry(["SAM_MODEL"], {"size": [["ViT-H", "ViT-B"]]}),
+        "InsightFaceLoader": entry(["INSIGHTFACE"], {"provider": [["CPU", "CUDA"]]}),
+        "InsightFaceSettings": entry(["FACESETTINGS"], {"provider": [["CPU", "CUDA"]]}),
+        "UnloadThings": entry(["THINGS"], {"mode": [["all", "some"]]}),
+        "Uploader": entry(["UPLOADED"], {"mode": [["all", "some"]]}),
+    }
+    schema = Schema.from_object_info(info)
+    roles = {name: schema.classes[name].role for name in info}
+    loaders = {name for name, role in roles.items() if role is Role.LOADER}
+    assert loaders == {"SamProvider", "InsightFaceLoader"}
+    assert set(roles.values()) == {Role.LOADER, Role.CHAIN}
+
+
+def test_a_loader_may_take_models_instead_of_its_files() -> None:
+    files = {"ckpt_name": [["a.safetensors"]]}
+    info = {
+        "FullLoader": entry(["MODEL", "VAE"], files, {"model_override": ["MODEL"]}),
+        "Converter": entry(["CLIP"], {"model": ["MODEL"], "style": [["a", "b"]]}),
+        "OptionalLora": entry(["MODEL"], {"strength": ["FLOAT", {}]}, {"model": ["MODEL"]}),
+    }
+    schema = Schema.from_object_info(info)
+    assert schema.classes["FullLoader"].role is Role.LOADER
+    assert schema.classes["Converter"].reason == "makes CLIP from MODEL"
+    assert schema.classes["OptionalLora"].reason == "turns MODEL into MODEL"
+
+
+def test_the_table_names_the_exceptions() -> None:
+    reasons = {row.class_type: row.reason for row in describe(SCHEMA)}
+    assert reasons["KeepsIdLoader"].endswith("knows its place in the workflow, so its id is not changed")
+    assert reasons["PromptReader"].endswith("may look other nodes up, so no id in its prompts is changed")
+    assert ";" not in reasons["SaveImage"]
