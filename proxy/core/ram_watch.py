@@ -10,6 +10,8 @@ from normalizer.models import ModelSet
 from proxy.core.node_cache import SizeOf
 from proxy.core.sizes import Sizes, SizeSource
 
+CONVINCING = 3
+"""Steps in a row that must fit before the readings are taken to show weights."""
 SMALLEST_STEP = 64 * 1024**2
 """Bytes under which a step between two memory readings is noise."""
 
@@ -28,11 +30,19 @@ class RamWatch:
     def __init__(self) -> None:
         self.others: int | None = None
         """RAM that anything but components takes; None until a reading was seen."""
-        self.shows_weights = False
-        """Whether weights show in the readings; those in mapped files do not, as the kernel can drop them."""
+        self._shown = 0
+        """Times in a row that weights showed in the readings."""
         self.base = 0
         """RAM in use when nothing was held for certain; 0 until that was seen."""
         self._idle: _Idle | None = None
+
+    @property
+    def shows_weights(self) -> bool:
+        """Whether weights show in the readings; those in mapped files do not, as the kernel can drop them.
+
+        Other programs' memory comes and goes, so one step is no proof.
+        """
+        return self._shown >= CONVINCING
 
     def see_taken(self, taken: int, held: ModelSet, in_ram: SizeOf, *, running: bool) -> None:
         """RAM is taken. While a prompt loads, what is ours cannot be told exactly: then the higher figure holds."""
@@ -52,6 +62,6 @@ class RamWatch:
         step = before.free - free
         size = sum(map(sizes.bytes_of, new))
         if size >= SMALLEST_STEP and all(sizes.size(ref).source is SizeSource.FILE for ref in new):
-            self.shows_weights = step >= size // 2
+            self._shown = self._shown + 1 if step >= size // 2 else 0
         elif len(new) == 1 and step >= SMALLEST_STEP:
             sizes.measured(next(iter(new)), step)

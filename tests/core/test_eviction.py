@@ -132,6 +132,8 @@ def test_where_nothing_is_dropped_for_ram_all_of_the_next_prompt_must_fit() -> N
     needed = [frozenset({ref("x"), ref("y")})]
     assert keys(choose([candidate("a")], whole, own=[chain("d")], foresight=needed)) == ["a"]
     assert keys(choose([candidate("a"), candidate("b")], whole, own=[chain("d")], foresight=needed)) == ["a"]
+    known = [frozenset({ref("x"), ref("y"), ref("d")})]
+    assert keys(choose([candidate("a")], whole, own=[chain("d")], foresight=known)) == ["a"]
     lingering = replace(whole, lingering=frozenset({ref("a"), ref("b")}))
     assert keys(choose([candidate("a")], lingering, own=[chain("d")], foresight=needed)) == []
 

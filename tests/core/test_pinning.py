@@ -136,6 +136,12 @@ def test_only_the_lru_cache_takes_all_new_models_beside_the_old_ones(cache: Cach
     assert made.must_free([chain("g"), chain("h")]) is free
 
 
+def test_where_nothing_would_be_freed_nothing_is() -> None:
+    made = planner(CacheMode.LRU, lru_size=100)
+    run(made, "a")
+    assert not made.must_free([chain(name) for name in "abcdefgh"])
+
+
 def test_in_vram_that_models_cannot_leave_room_is_made_too() -> None:
     made = planner(CacheMode.RAM_PRESSURE, vram=VramMode.GPU_ONLY)
     run(made, "a")

@@ -407,11 +407,11 @@ KEEPS_IN_RAM = UpstreamFlags(version=(0, 33, 0), cache=CacheMode.RAM_PRESSURE, v
 
 def test_ram_that_holds_less_than_believed_leaves_doubt_and_then_certainty() -> None:
     comfy = ComfyUI(KEEPS_IN_RAM)
-    comfy.tell(in_ram(60 * GB))
-    comfy.prompt("a")
-    comfy.tell(in_ram(52 * GB))
-    comfy.prompt("b")
-    comfy.prompt("c")
+    for place, name in enumerate("abc"):
+        comfy.tell(in_ram((60 - 8 * place) * GB))
+        comfy.prompt(name)
+    comfy.tell(in_ram(36 * GB))
+    assert set(comfy.tiers("abc").values()) == {Tier.WARM}
     comfy.tell(in_ram(60 * GB - 23 * GB))
     assert comfy.tiers("abc") == {"a": Tier.UNKNOWN, "b": Tier.WARM, "c": Tier.WARM}
     comfy.tell(in_ram(60 * GB - 17 * GB))
@@ -427,6 +427,15 @@ def test_weights_in_mapped_files_do_not_show_in_ram() -> None:
     comfy.tell(in_ram(60 * GB))
     assert set(comfy.tiers("abc").values()) == {Tier.WARM}
     assert comfy.residency.usage().ram_others == 4 * GB
+
+
+def test_one_step_that_fits_is_no_proof() -> None:
+    comfy = ComfyUI(KEEPS_IN_RAM)
+    for free, name in ((60, "a"), (52, "b"), (52, "c"), (44, "d")):
+        comfy.tell(in_ram(free * GB))
+        comfy.prompt(name)
+    comfy.tell(in_ram(44 * GB))
+    assert set(comfy.tiers("abcd").values()) == {Tier.WARM}
 
 
 def test_vram_that_others_take_is_not_counted_on() -> None:
