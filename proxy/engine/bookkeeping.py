@@ -54,9 +54,10 @@ class Bookkeeping:
 
     def sent(self, record: Record, prompt: Mapping[str, Any], now: float) -> None:
         """A prompt is about to be sent, with the pins of `record`; `prompt` is as ComfyUI will get it."""
+        computing = {node_id: self._without_onlookers(node) for node_id, node in prompt.items()}
         record.consumers = {
             node_id: (str(prompt[node_id]["class_type"]), parts)
-            for node_id, parts in consumers(prompt, record.chains, record.components, self._outputs(record)).items()
+            for node_id, parts in consumers(computing, record.chains, record.components, self._outputs(record)).items()
         }
         event = PromptSent(record.prompt_id, record.chains, record.pins, record.components, prompt)
         self._upstream.planner.handle(event, now)
@@ -67,6 +68,16 @@ class Bookkeeping:
         schema = self._upstream.schema.schema
         names = {str(node["class_type"]) for chain in record.chains for node in chain.nodes.values()}
         return {name: node_class.outputs for name in names if (node_class := schema.get(name)) is not None}
+
+    def _without_onlookers(self, node: Any) -> Any:
+        """A node without the inputs that take anything whatever: a preview of a model does not compute with it."""
+        if not isinstance(node, Mapping) or not isinstance(node.get("inputs"), Mapping):
+            return node
+        node_class = self._upstream.schema.schema.get(node.get("class_type"))
+        shown = {name for name, spec in node_class.inputs.items() if spec.type == "*"} if node_class else None
+        if not shown:
+            return node
+        return {**node, "inputs": {name: value for name, value in node["inputs"].items() if name not in shown}}
 
     def withdrawn(self, record: Record, now: float) -> None:
         """It was refused, or taken out of ComfyUI's queue before it ran."""
