@@ -1,0 +1,146 @@
+"""The serving process and its signals: what it says to people, to systemd, to clients, and how it ends."""
+
+import asyncio
+import math
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from websockets.asyncio.client import connect
+
+from simulator import Simulator, SimulatorConfig
+from tests.cli.serving_process import Serving, serving, write_config
+from tests.contract.client import Client
+from tests.engine.relay import Asked, Fate, Relay
+from tests.engine.stage import MODELS, Gate, encode, fresh_id, until
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no such signals")
+
+FULL = '[proxy]\nlisten = "127.0.0.1:0"\nmode = "full"\n'
+
+
+class Comfy:
+    """A ComfyUI that holds prompts back at `gate`, behind a `relay`."""
+
+    def __init__(self, simulated: Simulator, gate: Gate, relay: Relay) -> None:
+        self.simulated = simulated
+        self.gate = gate
+        self.relay = relay
+
+    async def blocked_with_waiting(self, client: Client, names: str) -> list[str]:
+        """One prompt runs, the others wait behind it."""
+        ids = [fresh_id() for _ in range(len(names) + 1)]
+        self.gate.shut(ids[0])
+        await client.submit(encode("a", "0"), prompt_id=ids[0])
+        await self.gate.reached(ids[0])
+        for name, prompt_id in zip(names, ids[1:], strict=True):
+            await client.submit(encode(name, prompt_id), prompt_id=prompt_id)
+        return ids
+
+    def pending(self) -> list[str]:
+        return [item[1] for item in sorted(self.simulated.process.queue.pending, key=lambda item: item[0])]
+
+
+@pytest.fixture
+async def comfy() -> AsyncIterator[Comfy]:
+    gate = Gate()
+    settings = SimulatorConfig(models=MODELS, time_scale=math.inf, before_node=gate)
+    async with Simulator(settings) as simulated, Relay(simulated.url).serving() as relay:
+        try:
+            yield Comfy(simulated, gate, relay)
+        finally:
+            gate.open()
+
+
+async def test_ready_alive_stopping_gone(comfy: Comfy, tmp_path: Path) -> None:
+    async with serving(tmp_path, comfy.relay.url, FULL) as proxy:
+        await proxy.tells("READY=1")
+        await proxy.tells("WATCHDOG=1")
+        async with Client(proxy.url) as client, connect(f"{proxy.url}/ws".replace("http", "ws")) as socket:
+            ids = await comfy.blocked_with_waiting(client, "bc")
+            proxy.signal(signal.SIGTERM)
+            await proxy.tells("STOPPING=1")
+            [_ async for _ in socket]
+            assert socket.close_code == 1001
+        assert await proxy.ends() == 0
+        assert not any("Traceback" in line for line in proxy.said)
+        assert comfy.pending() == [ids[1]]
+    async with serving(tmp_path, comfy.relay.url, FULL) as proxy, Client(proxy.url) as client:
+        await proxy.says("3 prompts are taken up from the journal")
+        comfy.gate.open()
+        for prompt_id in ids:
+            await client.history(prompt_id)
+
+
+async def test_flushed_at_a_stop(comfy: Comfy, tmp_path: Path) -> None:
+    async with serving(tmp_path, comfy.relay.url, FULL + '[service]\non_stop = "flush"\n') as proxy:
+        async with Client(proxy.url) as client:
+            ids = await comfy.blocked_with_waiting(client, "bcd")
+        proxy.signal(signal.SIGINT)
+        await proxy.says("2 prompts are handed to ComfyUI, 0 stay in the journal")
+        assert await proxy.ends() == 0
+        assert sorted(comfy.pending()) == sorted(ids[1:])
+
+
+async def test_a_second_signal_hurries(comfy: Comfy, tmp_path: Path) -> None:
+    async with serving(tmp_path, comfy.relay.url, FULL) as proxy, Client(proxy.url) as client:
+        held = asyncio.Event()
+
+        async def never(asked: Asked) -> Fate:
+            if asked.is_("POST", "/prompt"):
+                held.set()
+                await asyncio.Event().wait()
+            return Fate.PASSED
+
+        comfy.relay.script = never
+        early = asyncio.create_task(client.post("/prompt", {"prompt": encode("a", "1")}))
+        await held.wait()
+        proxy.signal(signal.SIGTERM)
+        await proxy.says("stopping")
+        late = await client.post("/prompt", {"prompt": encode("a", "2")})
+        assert (late.status, "Retry-After" in late.headers) == (503, True)
+        proxy.signal(signal.SIGTERM)
+        await proxy.says("hurrying")
+        assert await proxy.ends() == 0
+        await asyncio.gather(early, return_exceptions=True)
+
+
+async def test_a_reload_changes_what_it_can_and_names_the_rest(comfy: Comfy, tmp_path: Path) -> None:
+    async with serving(tmp_path, comfy.relay.url, '[proxy]\nlisten = "127.0.0.1:0"\n') as proxy:
+        await proxy.tells("READY=1")
+        write_config(tmp_path, comfy.relay.url, '[proxy]\nlisten = "127.0.0.1:1"\nmode = "observe"\n')
+        proxy.signal(signal.SIGHUP)
+        await proxy.says("reloaded: changed proxy.mode")
+        await proxy.says("only a restart brings it: proxy.listen")
+        assert await mode_of(proxy) == "observe"
+        write_config(tmp_path, comfy.relay.url, '[proxy]\nmode = "nonsense"\n')
+        proxy.signal(signal.SIGHUP)
+        await proxy.says("nothing is changed: .*'nonsense'")
+        assert await mode_of(proxy) == "observe"
+
+
+async def mode_of(proxy: Serving) -> str:
+    async with Client(proxy.url) as client:
+        mode: str = (await client.get_json("/comfykeep/mode"))["mode"]
+        return mode
+
+
+async def test_ready_without_a_comfyui(tmp_path: Path) -> None:
+    async with serving(tmp_path, "http://127.0.0.1:1", FULL) as proxy:
+        await proxy.tells("READY=1")
+        await proxy.tells("STATUS=fronting http://127.0.0.1:1")
+        proxy.signal(signal.SIGTERM)
+        assert await proxy.ends() == 0
+
+
+async def test_a_port_that_is_taken_is_said_with_a_remedy(comfy: Comfy, tmp_path: Path) -> None:
+    async with serving(tmp_path, comfy.relay.url, '[proxy]\nlisten = "127.0.0.1:0"\n') as proxy:
+        port = proxy.url.rpartition(":")[2]
+        other = tmp_path / "other"
+        other.mkdir()
+        with pytest.raises(AssertionError, match="Cannot listen on"):
+            async with serving(other, comfy.relay.url, f'[proxy]\nlisten = "127.0.0.1:{port}"\n'):
+                pass
+        await until(lambda: proxy.process.returncode is None, "the first one to live on")
