@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from normalizer import Chain, MalformedPrompt, Normalized, WayBack, carry, normalize
 from tests.normalizer import oracle
 from tests.normalizer.schemas import INFO, SCHEMA, node
-from tests.normalizer.strategies import JSON, prompts
+from tests.normalizer.strategies import JSON, READERS, prompts
 
 V1_LOADERS = {"CheckpointLoaderSimple", "VAELoader", "LoraLoader", "LoraLoaderModelOnly", "CLIPSetLastLayer"}
 V1_LOADERS |= {"DiffControlNetLoader"}
@@ -112,6 +112,8 @@ def test_pins_change_no_key_and_hold_the_key_of_what_ran(prompt: dict[str, Any],
     for other in others:
         theirs = normalize(other, SCHEMA)
         chains += theirs.chains
+        if any(item["class_type"] in READERS for item in other.values()):
+            continue  # it runs under the client's ids: nothing to compare by name
         seen = oracle.validated(theirs.prompt, INFO)
         for node_id in {node_id for chain in theirs.chains for node_id in chain.nodes if node_id in seen}:
             ran.setdefault(node_id, set()).add(oracle.signature(seen, node_id, INFO))
