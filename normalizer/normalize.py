@@ -36,7 +36,8 @@ class Normalized:
     """A rewritten prompt, the way back to the client's own, and what was learned about its models.
 
     `chains` are the loader chains of the nodes that run, for other prompts to carry; `models` all components that the
-    prompt needs; `own` its chain nodes by stable id, as a pin would carry them.
+    prompt needs; `own` its chain nodes by stable id, as a pin would carry them; `standing` those of these ids under
+    which the rewritten prompt really holds them (not where the client's ids are kept).
     """
 
     prompt: dict[str, Any]
@@ -44,6 +45,7 @@ class Normalized:
     chains: tuple[Chain, ...]
     models: ModelSet
     own: Mapping[str, dict[str, Any]] = field(default_factory=dict, repr=False)
+    standing: frozenset[str] = field(default=frozenset(), repr=False)
 
     @cached_property
     def changes(self) -> tuple[Change, ...]:
@@ -79,6 +81,7 @@ def normalize(prompt: Mapping[str, Any], schema: Schema) -> Normalized:
         chains=chains_of(running, offered, own, refs),
         models=frozenset(refs.values()),
         own=own,
+        standing=frozenset(new for node_id, new in ids.items() if rename or new == node_id),
     )
 
 

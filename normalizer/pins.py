@@ -34,7 +34,8 @@ def carry(normalized: Normalized, chains: Sequence[Chain], schema: Schema) -> No
     if any(_scans(node) for node in normalized.prompt.values()):
         return normalized
     prompt = dict(normalized.prompt)
-    held = {node_id: record for node_id, record in normalized.own.items() if node_id in prompt}
+    held = {node_id: record for node_id, record in normalized.own.items() if node_id in normalized.standing}
+    held |= {pin: prompt[pin] for pin in normalized.way_back.pins}
     pins: list[str] = []
     for chain in chains:
         for node_id, record in _sound(chain, normalized, held, prompt, schema).items():

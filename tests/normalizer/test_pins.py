@@ -119,9 +119,24 @@ def test_an_id_that_the_client_uses_for_something_else_is_left_alone() -> None:
     assert carry(mine, [chain], SCHEMA) is mine
 
 
+def test_nor_is_one_where_the_prompts_own_loader_is_the_same_under_another_id() -> None:
+    """It looks ids up, so its loader keeps "1", and the stable id of that loader belongs to a text."""
+    chain = lora_chain()
+    loader = next(iter(chain.nodes))
+    prompt = {
+        "1": node("SelfLoader", name="m1"),
+        "2": node("Sink", model=["1", 0]),
+        "3": node("PromptReader", node_id="1"),
+        loader: node("ShowText", text="mine"),
+    }
+    mine = normalize(prompt, SCHEMA)
+    assert mine.own[loader] == chain.nodes[loader]
+    assert carry(mine, [chain], SCHEMA) is mine
+
+
 def test_carrying_twice_adds_up() -> None:
     mine = normalize(text_to_image(), SCHEMA)
-    one, other = lora_chain(ckpt="m1"), lora_chain(ckpt="m2")
+    one, other = lora_chain(lora="l1"), lora_chain(lora="l2")
     twice = carry(carry(mine, [one], SCHEMA), [other], SCHEMA)
-    assert twice.way_back.pins == (*one.nodes, *other.nodes)
+    assert twice.way_back.pins == (*one.nodes, list(other.nodes)[-1])
     assert twice.prompt == carry(mine, [one, other], SCHEMA).prompt
