@@ -36,19 +36,6 @@ def normalize(json_output: JsonOption = False) -> None:
 
 
 @app.command()
-def schedule(
-    trace_file: Annotated[
-        Path | None, typer.Option(help="a trace of your own; the format is in docs/scheduling.md")
-    ] = None,
-    json_output: JsonOption = False,
-) -> None:
-    """Compare ways to order the queue, in virtual time."""
-    from bench import schedule as bench  # noqa: PLC0415 - see above
-
-    bench.run(json_output, trace_file)
-
-
-@app.command()
 def residency(json_output: JsonOption = False) -> None:
     """Judge what is believed about VRAM and RAM, and what is kept, against an omniscient observer."""
     from bench import residency as bench  # noqa: PLC0415 - see above

@@ -19,7 +19,7 @@ from proxy.cli.lifetime import Lifetime
 from proxy.cli.warming import schedule_problems
 from proxy.config import Config
 from proxy.engine.report import Report, survey
-from proxy.errors import UpstreamError
+from proxy.errors import ComfykeepError, UpstreamError
 from proxy.upstream.client import UpstreamClient
 
 log = logging.getLogger("comfykeep")
@@ -47,7 +47,7 @@ def serve(config: Config, path: Path | None) -> None:
     """Front a ComfyUI until told to stop; `path` is where the configuration came from, to be read again at SIGHUP.
 
     Raises:
-        ServeError: when the address cannot be listened on.
+        ServeError: when the address cannot be listened on, or the journal cannot be used.
     """
     logging.basicConfig(level=config.proxy.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")
     with contextlib.suppress(KeyboardInterrupt):
@@ -72,6 +72,8 @@ async def _serve(config: Config, path: Path | None) -> int:
             for problem in report.problems:
                 log.warning("%s %s", problem.what, problem.remedy)
             await lifetime.until_stopped(wait_for_comfyui=report.stats is not None)
+    except ComfykeepError as error:
+        raise ServeError(f"{error.message}. {error.details}") from error
     except OSError as error:
         raise ServeError(
             f"Cannot listen on {config.proxy.listen}: {error.strerror or error}. Is another comfykeep there? "

@@ -131,7 +131,8 @@ class QueueView:
 
 def _untold(holding: Holding, told: set[str]) -> tuple[list[Any], list[Any]]:
     """Items for those that run and for those that are staged, and are in neither list of ComfyUI's."""
-    running, staged = [], []
+    running: list[Any] = []
+    staged: list[Any] = []
     for held in holding.at_comfyui():
         job = holding.job(held.prompt_id)
         if job is not None and job.answered and held.prompt_id not in told:

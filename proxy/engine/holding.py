@@ -71,8 +71,8 @@ class Holding:
         """`clock` gives monotonic and `wall` Unix seconds.
 
         `changed` is called when what clients see of the queue has changed; `withdrawn` when a prompt that was sent to
-        ComfyUI is not there any more, and has not run; `ended` when a client must be told of an
-        end that ComfyUI does not tell.
+        ComfyUI is not there any more, and has not run; `ran` when a prompt has come to an end that ComfyUI tells, and
+        `ended` when a client must be told of an end that ComfyUI does not tell.
         """
         self.scheduler = scheduler
         self._performer = performer

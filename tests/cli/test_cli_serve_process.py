@@ -135,6 +135,17 @@ async def test_ready_without_a_comfyui(tmp_path: Path) -> None:
         assert await proxy.ends() == 0
 
 
+async def test_a_journal_that_is_taken_is_said_with_a_remedy(comfy: Comfy, tmp_path: Path) -> None:
+    async with serving(tmp_path, comfy.relay.url, FULL) as proxy:
+        with pytest.raises(AssertionError) as caught:
+            async with serving(tmp_path, comfy.relay.url, FULL):
+                pass
+        said = str(caught.value)
+        assert "another comfykeep" in said
+        assert str(proxy.process.pid) in said
+        assert "Traceback" not in said
+
+
 async def test_a_port_that_is_taken_is_said_with_a_remedy(comfy: Comfy, tmp_path: Path) -> None:
     async with serving(tmp_path, comfy.relay.url, '[proxy]\nlisten = "127.0.0.1:0"\n') as proxy:
         port = proxy.url.rpartition(":")[2]
