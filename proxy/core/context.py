@@ -14,9 +14,7 @@ from proxy.core.jobs import ENDED, RUNS, State, Trigger
 from proxy.core.ledger import Ledger
 from proxy.core.settings import Settings
 
-_NOT_YET = frozenset(
-    {State.ARRIVED, State.PROBING, State.DISPATCHING, State.UNCLEAR, State.WITHDRAWING, State.REFUSED}
-)
+_NOT_YET = frozenset({State.ARRIVED, State.PROBING, State.DISPATCHING, State.UNCLEAR, State.WITHDRAWING, State.REFUSED})
 """It is not certain yet whether such a prompt is accepted, or certain that it is not."""
 _SHOWS_VALIDITY = frozenset(
     {
