@@ -103,7 +103,7 @@ def test_equal_stays_equal_and_different_stays_different(one: dict[str, Any], ot
         assert all((before == other_before) == (after == other_after) for other_before, other_after in pairs)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(prompts(readers=False), st.lists(prompts(), max_size=3))
 def test_pins_change_no_key_and_hold_the_key_of_what_ran(prompt: dict[str, Any], others: list[dict[str, Any]]) -> None:
     mine = normalize(prompt, SCHEMA)
