@@ -199,6 +199,28 @@ async def test_one_that_has_not_begun_is_taken_back_for_a_client(mode: Mode, tmp
         assert stage.gate.started[:2] == [blocker, theirs]
 
 
+@MODES
+async def test_nothing_is_sent_while_a_clients_prompt_runs(mode: Mode, tmp_path: Path) -> None:
+    async with warm_stage(tmp_path, entry("a", "a"), mode) as stage:
+        theirs = fresh_id()
+        stage.gate.shut(theirs)
+        await stage.client.submit(encode("b", "a client's"), prompt_id=theirs)
+        await stage.gate.reached(theirs)
+        warmed = asyncio.create_task(stage.warm(name="a"))
+
+        async def runs() -> bool:
+            rows = (await stage.client.get_json("/comfykeep/warmup"))["entries"]
+            return [row["status"] for row in rows] == ["running"]
+
+        await eventually(runs, "the warm-up to want its turn")
+        for _ in range(10):
+            await stage.client.get_json("/queue")
+        assert not any(map(is_warmup, stage.relay.requests))
+        stage.gate.open(theirs)
+        assert (await warmed)["result"] == "warmed"
+        assert stage.gate.started[0] == theirs
+
+
 async def test_only_when_idle_waits_for_the_last_client(tmp_path: Path) -> None:
     async with warm_stage(tmp_path, entry("a", "a", on=["upstream-start"], only_when_idle="true")) as stage:
         assert await stage.result("a") == "warmed"
