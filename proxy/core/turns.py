@@ -5,7 +5,7 @@ not had more than their share; of their prompts the oldest ones (the window); of
 without passing one that has been passed often enough or long enough. What is left is free for `policy` to choose from.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from proxy.core.commands import Code
@@ -83,14 +83,16 @@ def steps(submitted: float, settings: Settings, now: float) -> int:
 
 def next_turn(ledger: Ledger, settings: Settings, now: float) -> Turn | None:
     """What may be sent next, or None when nothing may."""
-    picked = _pick_level(ledger, settings, now)
+    held_back = {
+        priority: ledger.shares.held_back(priority, settings.fair_quantum) for priority in ledger.waiting.levels
+    }
+    picked = _pick_level(ledger, held_back, settings, now)
     if picked is None:
         return None
     level, steps_needed = picked
-    held_back = ledger.shares.held_back(level.priority, settings.fair_quantum)
     window = [
         job
-        for job in level.window(WINDOW, held_back)
+        for job in level.window(WINDOW, held_back[level.priority])
         if steps_needed <= 0 or steps(job.submitted, settings, now) >= steps_needed
     ]
     candidates, forced = _permitted(window, ledger, Bounds(ledger, settings, now))
@@ -98,15 +100,18 @@ def next_turn(ledger: Ledger, settings: Settings, now: float) -> Turn | None:
         return None
     if forced is None and steps_needed > 0:
         forced = Code.AGED if len(candidates) == 1 else None
-    return Turn(candidates, held_back, forced)
+    return Turn(candidates, held_back[level.priority], forced)
 
 
-def _pick_level(ledger: Ledger, settings: Settings, now: float) -> tuple[Level, int] | None:
+def _pick_level(
+    ledger: Ledger, held_back: Mapping[int, frozenset[str]], settings: Settings, now: float
+) -> tuple[Level, int] | None:
     """The priority whose turn it is, and the steps that its prompts must have gained to take part."""
     best: tuple[int, int] | None = None
     others: list[tuple[int, int]] = []
     for priority, level in ledger.waiting.levels.items():
-        rank = (priority + steps(level.oldest_submitted, settings, now), priority)
+        # Who is held back does not lift the others of its priority.
+        rank = (priority + steps(level.oldest_but(held_back[priority]), settings, now), priority)
         if best is None or rank > best:
             if best is not None:
                 others.append(best)

@@ -8,6 +8,7 @@ Prompts with a place of their own (`Job.fixed`) are apart; they belong to no cli
 """
 
 import heapq
+import math
 from bisect import bisect_left, insort
 from collections.abc import Collection, Iterator
 from itertools import islice
@@ -45,10 +46,15 @@ class Level:
     @property
     def oldest_submitted(self) -> float:
         """When the oldest of them was submitted."""
+        return self.oldest_but(())
+
+    def oldest_but(self, without: Collection[str]) -> float:
+        """When the oldest was submitted of those that do not belong to some clients; infinity if there is none."""
         times = [job.submitted for job in self._fixed]
-        if self._heads:
-            times.append(self._queues[self._heads[0][1]][0].submitted)
-        return min(times)
+        client = next((client for _, client in self._heads if client not in without), None)
+        if client is not None:
+            times.append(self._queues[client][0].submitted)
+        return min(times, default=math.inf)
 
     @property
     def oldest_sequence(self) -> int | None:

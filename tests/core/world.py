@@ -344,7 +344,7 @@ def small_settings(validate: Validate, depth: int, quantum: float, bounds: tuple
         validate=validate,
         max_bypass=bounds[0],
         max_wait=bounds[1],
-        age_step=50.0,
+        age_step=10.0,
         fair_quantum=quantum,
         max_attempts=4,
     )
