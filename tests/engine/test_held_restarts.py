@@ -1,0 +1,147 @@
+"""Whoever dies, the proxy or ComfyUI or both: what was accepted runs, in its order, and once if possible."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxy.config import QueueSection
+from proxy.core.mode import Mode
+from tests.engine.stage import Stage, encode, fresh_id, staged, until
+
+
+async def accepted(stage: Stage, count: int, **fields: Any) -> list[str]:
+    """Ids of prompts that were taken; none of them has ended."""
+    ids = [fresh_id() for _ in range(count)]
+    for prompt_id in ids:
+        await stage.client.submit(encode("b", prompt_id), prompt_id=prompt_id, **fields)
+    return ids
+
+
+async def shown(stage: Stage) -> list[str]:
+    return [item[1] for items in await stage.client.queue() for item in items]
+
+
+async def test_a_killed_proxy_comes_back_with_everything(tmp_path: Path) -> None:
+    async with staged(Mode.FULL, tmp_path) as stage:
+        ids = [await stage.blocker(), *await accepted(stage, 5)]
+        before = await stage.client.queue()
+        await stage.kill()
+        await stage.start()
+        await until(lambda: stage.pending() == ids[1:2], "the staged one")
+        assert await stage.client.queue() == before
+        again = await stage.client.submit(encode("b", "other"), prompt_id=ids[3])
+        assert again == {"prompt_id": ids[3], "number": 3, "node_errors": {}}
+        stage.gate.open()
+        await stage.ended(*ids)
+        assert stage.gate.started == ids
+
+
+async def test_what_ran_while_the_proxy_was_dead_is_not_run_again(tmp_path: Path) -> None:
+    async with staged(Mode.FULL, tmp_path) as stage:
+        ids = [await stage.blocker(), *await accepted(stage, 3)]
+        await until(lambda: stage.pending() == ids[1:2], "the staged one")
+        await stage.kill()
+        stage.gate.open()
+        await stage.comfy.idle()
+        await stage.start()
+        entries = await stage.ended(*ids)
+        assert stage.gate.started == ids
+        assert [entry["prompt"][2] for entry in entries[1:]] == [encode("b", prompt_id) for prompt_id in ids[1:]]
+        await stage.stop()  # the history of what ended meanwhile is kept as well
+        await stage.comfy.restart()
+        await stage.start()
+        assert set(await stage.client.get_json("/history")) == set(ids)
+
+
+async def test_comfyui_crashes_while_prompts_run_and_wait(tmp_path: Path) -> None:
+    async with staged(Mode.FULL, tmp_path) as stage, stage.client.socket() as socket:
+        ids = [await stage.blocker(), *await accepted(stage, 3, client_id=socket.client_id)]
+        await until(lambda: stage.pending() == ids[1:2], "the staged one")
+        await stage.comfy.crash()
+        await until(lambda: not stage.proxy.engine.feed.up, "the crash to be seen")
+        late = await accepted(stage, 1)  # is taken all the same
+        assert set(await shown(stage)) == {*ids, *late}
+        stage.gate.open()
+        await stage.comfy.restart()
+        await stage.ended(*ids, *late)
+        assert stage.gate.started[0] == ids[0]
+        assert sorted(stage.gate.started) == sorted([*ids, *late])  # `started` notes an id once
+        ran = [event.data["prompt_id"] for event in socket.named("execution_start")]
+        assert ran == ids[1:]
+
+
+async def test_both_die(tmp_path: Path) -> None:
+    async with staged(Mode.FULL, tmp_path) as stage:
+        done = (await accepted(stage, 1))[0]
+        await stage.ended(done)
+        ids = [await stage.blocker(), *await accepted(stage, 3)]
+        await stage.kill()
+        await stage.comfy.crash()
+        await stage.comfy.restart()
+        stage.gate.open()
+        stage.gate.started.clear()
+        await stage.start()
+        await stage.ended(done, *ids)
+        assert stage.gate.started == ids
+
+
+async def test_a_prompt_that_kills_comfyui_is_given_up(tmp_path: Path) -> None:
+    queue = QueueSection(max_attempts=2)
+    async with staged(Mode.FULL, tmp_path, queue=queue) as stage, stage.client.socket() as socket:
+        killer, other = fresh_id(), fresh_id()
+        stage.gate.shut(killer)
+        for prompt_id in (killer, other):
+            await stage.client.submit(encode("b", prompt_id), socket.client_id, prompt_id=prompt_id)
+        for _ in range(2):
+            await stage.gate.reached(killer)
+            await stage.comfy.crash()
+            stage.gate.started.clear()
+            await stage.comfy.restart()
+        failed = await socket.until_event("execution_error", prompt_id=killer)
+        assert "attempt 2 of 2" in failed.data["exception_message"]
+        await socket.until_event("executing", node=None, prompt_id=killer)
+        gone, ran = await stage.ended(killer, other)
+        assert gone["status"]["status_str"] == "error"
+        assert gone["status"]["messages"][-1][0] == "execution_error"
+        assert gone["prompt"][2] == encode("b", killer)
+        assert ran["status"]["status_str"] == "success"
+        assert killer not in stage.gate.started
+        job = await stage.client.get_json(f"/api/jobs/{killer}")
+        assert (job["status"], job["execution_error"]["prompt_id"]) == ("failed", killer)
+
+
+async def test_the_connection_breaks_but_comfyui_lives_on(tmp_path: Path) -> None:
+    async with staged(Mode.FULL, tmp_path) as stage:
+        ids = [await stage.blocker(), *await accepted(stage, 4)]
+        for _ in range(3):
+            stage.relay.break_sockets()
+            await until(lambda: not stage.proxy.engine.feed.up, "the break to be seen")
+            await until(lambda: stage.proxy.engine.feed.up, "the connection to stand again")
+            assert await shown(stage) == ids
+        stage.gate.open()
+        await stage.ended(*ids)
+        assert stage.gate.started == ids
+        posts = stage.relay.asked("POST", "/prompt")
+        assert sum(ids[0].encode() in post.body for post in posts) == 1
+
+
+@pytest.mark.parametrize("ended", [False, True])
+async def test_keys_and_ids_are_remembered_over_restarts(tmp_path: Path, ended: bool) -> None:
+    async with staged(Mode.FULL, tmp_path) as stage:
+        blocker = await stage.blocker()
+        body = {"prompt": encode("b", "x")}
+        first = await stage.post("/prompt", body, Idempotency_Key="order 17")
+        prompt_id = first.json()["prompt_id"]
+        if ended:
+            stage.gate.open()
+            await stage.ended(blocker, prompt_id)
+        await stage.kill()
+        await stage.start()
+        again = await stage.post("/prompt", body, Idempotency_Key="order 17")
+        same = await stage.post("/prompt", body | {"prompt_id": prompt_id})
+        assert first.json() == again.json() == same.json()
+        stage.gate.open()
+        await stage.ended(prompt_id)
+        await stage.comfy.idle()
+        assert stage.gate.started == [blocker, prompt_id]
