@@ -32,7 +32,7 @@ class HistoryView:
         if limit is _BAD or offset is _BAD:
             answer = await self._engine.upstream.client.get(raw_target(request), request_headers(request.raw_headers))
             return await respond(request, answer)  # ComfyUI says what is wrong with it
-        ours = await held.history()
+        ours = await held.history.page()
         theirs = await self._theirs()
         theirs = theirs if shows_warmups(request) else clients_history(theirs)
         merged = list(({key: entry for key, entry in ours.items() if key not in theirs} | theirs).items())
@@ -44,7 +44,7 @@ class HistoryView:
         if held is None:
             return await self._restored.history(request)
         prompt_id = request.match_info["prompt_id"]
-        entry = await held.history_entry(prompt_id)
+        entry = await held.history.entry(prompt_id)
         try:
             return await self._restored.history(request, fallback=None if entry is None else {prompt_id: entry})
         except UpstreamError:

@@ -48,9 +48,9 @@ class JobsView:
         """`GET /api/jobs/{job_id}`."""
         held, job_id = self._engine.held, request.match_info["job_id"]
         if held is not None:
-            if any(waiting.prompt_id == job_id for waiting in held.holding.waiting()):
+            if any(waiting.prompt_id == job_id for waiting in held.holding.lookahead.waiting()):
                 return web.json_response(queued_job(self._item(held, job_id), "pending"))
-            entry = await held.history_entry(job_id)
+            entry = await held.history.entry(job_id)
             if entry is not None:
                 return web.json_response(finished_job(job_id, entry, whole=True))
         return await self._restored.job(request)
@@ -81,10 +81,10 @@ class JobsView:
     async def _ours(self, held: HeldQueue, theirs: dict[str, Any]) -> list[dict[str, Any]]:
         waiting = [
             queued_job(self._item(held, item.prompt_id), "pending")
-            for item in held.holding.waiting()
+            for item in held.holding.lookahead.waiting()
             if item.prompt_id not in theirs
         ]
-        history = await held.history()
+        history = await held.history.page()
         ended = [finished_job(key, entry, whole=False) for key, entry in history.items() if key not in theirs]
         return [*waiting, *ended]
 

@@ -144,7 +144,7 @@ async def _pieces(running: Iterable[Any], pending: Iterable[Any], holding: Holdi
     yield b'{"queue_running": ' + json.dumps(list(running)).encode() + b', "queue_pending": ['
     piece = bytearray(b", ".join(json.dumps(item).encode() for item in pending))
     separator = b", " if piece else b""
-    for held in holding.waiting():
+    for held in holding.lookahead.waiting():
         job = holding.job(held.prompt_id)
         piece += separator + held.queue_item(job.number if job else 0.0)
         separator = b", "

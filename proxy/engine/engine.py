@@ -214,7 +214,7 @@ class Engine:
         chosen = None if prompt_ids is None else [item for item in prompt_ids if isinstance(item, str)]
         self.records.delete_finished(chosen)
         if self.held is not None:
-            await self.held.delete_history(chosen)
+            await self.held.history.delete(chosen)
 
     async def way_back(self, prompt_id: object) -> WayBack | None:
         """How to put what ComfyUI says about a prompt into its client's terms; None for one that came as it is.

@@ -151,7 +151,7 @@ class Operations:
         """All accepted prompts that have not ended, in the order in which they are expected to run."""
         offset = self._wall() - self._clock()
         rows = []
-        for item in self._holding.expected():
+        for item in self._holding.lookahead.expected():
             held, job = self._holding.get(item.prompt_id), self._holding.job(item.prompt_id)
             if held is not None and job is not None and job.answered:
                 rows.append(

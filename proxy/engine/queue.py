@@ -1,7 +1,7 @@
 """The held queue as the engine uses it: submissions in, what happened at ComfyUI in, restarts survived, clients told.
 
-`holding` carries out the scheduler's commands. Here is what surrounds that: the journal's contents at the start and its
-entries at the end of each prompt, the evidence that ComfyUI is a new process, and the `status` that clients are sent.
+`holding` feeds the scheduler and `effects` carries out its commands. Here is what surrounds that: what the journal has
+at the start, what ComfyUI has when it answers again, and the `status` that clients are sent.
 """
 
 import asyncio
@@ -19,20 +19,23 @@ from proxy.core.scheduler import Scheduler
 from proxy.core.settings import Settings
 from proxy.engine.client_sockets import ClientSockets
 from proxy.engine.comfy import Upstream
+from proxy.engine.effects import Effects
 from proxy.engine.endings import Ending
-from proxy.engine.held import IDEMPOTENCY_HEADER, Held, header, hold, read_record
+from proxy.engine.held import IDEMPOTENCY_HEADER, Held, header, hold
+from proxy.engine.history import History
 from proxy.engine.holding import Holding
 from proxy.engine.operating import Operations
 from proxy.engine.passing import Look, Passing
 from proxy.engine.performer import Performer
+from proxy.engine.prompts import Prompts
 from proxy.engine.records import Record, Records
 from proxy.engine.recovery import Queue, read_history_entry
 from proxy.engine.sender import Sender, json_answer
 from proxy.engine.submission import Draft, Submission
-from proxy.errors import ComfykeepError, DownstreamError, UpstreamError
+from proxy.engine.taking_up import read_back, restored
+from proxy.errors import ComfykeepError
 from proxy.journal import Journal
 from proxy.journal_errors import JournalClosed
-from proxy.journal_records import Record as JournalRecord
 from proxy.journal_records import Update
 from proxy.tasks import Tasks
 from proxy.upstream.attachment import Delivery
@@ -72,24 +75,25 @@ class HeldQueue:
         self._taken_up = False
         self._ready = asyncio.Event()
         self._moved = asyncio.Event()
-        self._last_ended: str | None = None
-        self._ending: dict[str, Held] = {}
+        self.history = History(parts.upstream.client, journal, parts.tasks)
         self._performer = Performer(
             parts.upstream, parts.records, parts.passing, parts.sender, parts.sockets, parts.clock, self._foresight
         )
-        self.holding = Holding(
-            Scheduler(parts.upstream, settings),
-            self._performer,
-            journal,
-            parts.sockets,
-            parts.tasks,
-            clock=parts.clock,
+        scheduler, prompts = Scheduler(parts.upstream, settings), Prompts()
+        effects = Effects(
+            prompts=prompts,
+            ledger=scheduler.context.ledger,
+            performer=self._performer,
+            journal=journal,
+            sockets=parts.sockets,
+            tasks=parts.tasks,
             wall=parts.wall,
-            changed=self._changed,
+            tell=self._tell,
             withdrawn=parts.forget,
-            ran=self._ran,
+            ran=self.history.ran,
             ended=self._tell_end,
         )
+        self.holding = Holding(scheduler, prompts, effects, parts.clock, self._changed)
         self.operations = Operations(self.holding, journal, parts.upstream.costs, parts.clock, parts.wall)
 
     async def watch_journal(self) -> None:
@@ -103,51 +107,20 @@ class HeldQueue:
 
     async def _load(self) -> None:
         """Take up what an earlier process left. ComfyUI must answer: what a prompt needs shows by its classes."""
-        recovered = await self._journal.load()
-        read = [(record, await self._read(record)) for record in recovered.unfinished]
+        parts, recovered = self._parts, await self._journal.load()
+        own_id = parts.feed.own_id
+        read = [(record, await read_back(record, parts.passing, own_id)) for record in recovered.unfinished]
         # From here on without a pause, so that it is done once and whole.
-        self.holding.resume_from(recovered.next_sequence)
+        self.holding.prompts.resume_from(recovered.next_sequence)
         ended = (item.prompt_id for item in reversed(recovered.finished) if item.outcome == Code.DONE)
-        self._last_ended = next(ended, None)
+        self.history.last_ended = next(ended, None)
         self.operations.restore(recovered.facts)
         for record, held in read:
-            if held is None:
-                log.error("prompt %s in the journal cannot be read; it is left there", record.prompt_id)
-            else:
-                self._restore(record, held)
+            if held is not None:
+                self.holding.add(held, restored(record, held, parts.clock, parts.wall))
         if recovered.unfinished:
             log.info("%d prompts are taken up from the journal", len(recovered.unfinished))
         self._taken_up = True
-
-    async def _read(self, record: JournalRecord) -> Held | None:
-        read = read_record(record)
-        if read is None:
-            return None
-        submission, original = read
-        try:
-            look = await self._parts.passing.look_at(original, judged=True)
-            if look is None:
-                return None
-            created = round(record.submitted * 1000)
-            return hold(submission, look, record.sequence, self._parts.feed.own_id, created)
-        except DownstreamError as error:
-            log.info("%s: %s", error.message, error.details)
-            return None
-
-    def _restore(self, record: JournalRecord, held: Held) -> None:
-        held.idempotency_key = record.idempotency_key
-        held.written = asyncio.get_running_loop().create_future()
-        held.written.set_result(None)
-        held.answer.set_result(json_answer(record.answer))
-        restored = ev.Restored(
-            prompt=held.event,
-            number=record.number or 0.0,
-            submitted=self._parts.clock() - (self._parts.wall() - record.submitted),
-            state=State(record.state),
-            attempts=record.attempts,
-            started=record.started is not None,
-        )
-        self.holding.add(held, restored)
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait for something to be true of the queue."""
@@ -181,7 +154,7 @@ class HeldQueue:
         if first is not None:
             return await asyncio.shield(first.answer)  # it came a second time while this one was looked at
         created = int(self._parts.wall() * 1000)
-        held = hold(submission, look, self.holding.next_sequence(), self._parts.feed.own_id, created)
+        held = hold(submission, look, self.holding.prompts.next_sequence(), self._parts.feed.own_id, created)
         self.holding.add(held, held.event)
         return await asyncio.shield(held.answer)
 
@@ -198,15 +171,14 @@ class HeldQueue:
     def _first(self, submission: Submission, original: Draft) -> Held | None:
         """The prompt that has not ended and was submitted under this id or idempotency key."""
         key = header(submission, IDEMPOTENCY_HEADER)
-        return self.holding.get(original.prompt_id) or self.holding.get_by_key(key)
+        return self.holding.prompts.get(original.prompt_id) or self.holding.prompts.get_by_key(key)
 
     # -- from ComfyUI --------------------------------------------------------------------------------------------
 
     def seen(self, record: Record, kind: str, data: Mapping[str, Any]) -> None:
         """An event of a prompt's run."""
-        if kind == "executing" and data.get("node") is None and record.prompt_id in self._ending:
-            # Only now is it in ComfyUI's history (main.py, `prompt_worker`).
-            self._keep_history(self._ending.pop(record.prompt_id))
+        if kind == "executing" and data.get("node") is None:
+            self.history.closed(record.prompt_id)
         held = self.holding.get(record.prompt_id)
         if held is None:
             return
@@ -220,9 +192,9 @@ class HeldQueue:
         if held is None:
             return False
         loads = sum(item.seconds or 0.0 for item in record.account.loaded) if record.account else None
-        self._last_ended = record.prompt_id
+        self.history.last_ended = record.prompt_id
         if record.timeline.ended_at is not None:
-            self._ending[record.prompt_id] = held
+            self.history.ending(held)
         self.holding.tell(ev.Finished(record.prompt_id, outcome, record.timeline.run_seconds, loads))
         if outcome is ev.Outcome.SUCCESS:
             self.operations.ran(held)
@@ -255,41 +227,10 @@ class HeldQueue:
         running = frozenset(str(item[1]) for item in queue.running)
         pending = tuple(str(item[1]) for item in sorted(queue.pending, key=lambda item: (item[0], item[1])))
         known = bool(finished) or any(prompt_id in queue.ids for prompt_id in sent)
-        new_process = not known and await self._is_new_process()
+        new_process = not known and await self.history.is_new_process()
         self.holding.tell(ev.UpstreamReady(new_process, running, pending, finished))
-        while self._ending:
-            self._keep_history(self._ending.popitem()[1])  # the event for which they waited may have been missed
+        self.history.catch_up()
         self._ready.set()
-
-    async def _is_new_process(self) -> bool:
-        """Whether ComfyUI has forgotten what it knew: its history has lost the prompt that ended last.
-
-        Where none has ended, that it has nothing of what it was sent is all the evidence there can be.
-        """
-        if self._last_ended is None:
-            return True
-        return await read_history_entry(self._parts.upstream.client, self._last_ended) is None
-
-    async def history(self) -> dict[str, Any]:
-        """Every history entry that the journal has, oldest first, in clients' terms."""
-        return {item.prompt_id: json.loads(item.entry) for item in await self._journal.history()}
-
-    async def history_entry(self, prompt_id: str) -> Any:
-        """The history entry of one prompt; None where the journal has none."""
-        item = await self._journal.history_entry(prompt_id)
-        return None if item is None else json.loads(item.entry)
-
-    async def delete_history(self, prompt_ids: Sequence[str] | None) -> None:
-        """A client deleted these prompts, or all (None), from the history.
-
-        Raises:
-            JournalUnwritable: when that cannot be written now.
-        """
-        self._last_ended = None  # what is missing in ComfyUI's history says nothing any more
-        if prompt_ids is None:
-            await self._journal.clear()
-        else:
-            await self._journal.delete(prompt_ids)
 
     # -- towards clients -----------------------------------------------------------------------------------------
 
@@ -315,8 +256,11 @@ class HeldQueue:
         entry = ending.history_entry(held, job.number if job else 0.0, now_ms)
         self._journal.update(Update(prompt_id=held.prompt_id, history=json.dumps(entry).encode()))
 
+    def _tell(self, event: ev.Event) -> None:
+        self.holding.tell(event)
+
     def _foresight(self) -> Sequence[ModelSet]:
-        return self.holding.foresight()
+        return self.holding.lookahead.foresight()
 
     # -- the journal ---------------------------------------------------------------------------------------------
 
@@ -324,21 +268,3 @@ class HeldQueue:
         if held.written is not None:
             now = self._parts.wall()
             self._journal.update(Update(prompt_id=held.prompt_id, state=State.RUNNING, started=now))
-
-    def _ran(self, held: Held) -> None:
-        """It has ended as ComfyUI tells it, by its events or by ComfyUI's history."""
-        if held.prompt_id not in self._ending:
-            self._keep_history(held)
-
-    def _keep_history(self, held: Held) -> None:
-        self._parts.tasks.spawn(self._copy_history(held), "keep a history entry")
-
-    async def _copy_history(self, held: Held) -> None:
-        """Write down what ComfyUI's history says of a prompt, in the client's terms."""
-        try:
-            entry = await read_history_entry(self._parts.upstream.client, held.prompt_id)
-        except UpstreamError as error:
-            log.info("the history of prompt %s is not to be had: %s", held.prompt_id, error)
-            return
-        if entry is not None and held.written is not None:
-            self._journal.update(Update(prompt_id=held.prompt_id, history=json.dumps(entry.restored).encode()))

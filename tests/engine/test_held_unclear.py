@@ -122,4 +122,4 @@ async def test_a_fault_of_ours_does_not_stop_the_queue(
         await stage.client.submit(encode("a", "1"), prompt_id=prompt_id)
         await stage.ended(prompt_id)
         assert "a fault of ours" in caplog.text
-        assert not holding_of(stage).waiting()
+        assert not holding_of(stage).lookahead.waiting()

@@ -84,7 +84,7 @@ async def test_what_waits_is_handed_over_in_order_with_its_pins(tmp_path: Path) 
         running = await stage.blocker()
         ids = await waiting(stage, "bcbcb")
         assert stage.pending() == [ids[0]]
-        order = [held.prompt_id for held in holding(stage).waiting()]
+        order = [held.prompt_id for held in holding(stage).lookahead.waiting()]
         flushing(stage)
         await stage.stop()
         assert stage.pending() == [ids[0], *order]

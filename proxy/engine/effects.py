@@ -1,0 +1,230 @@
+"""What the scheduler's commands do: at ComfyUI, in the journal, towards the client.
+
+A client is told that its prompt was taken when the journal has it on disk, not before; and of an end that ComfyUI does
+not tell, it is told from here.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, assert_never
+
+from proxy.core import commands as do
+from proxy.core import events as ev
+from proxy.core.commands import Code
+from proxy.core.jobs import State
+from proxy.core.ledger import Ledger
+from proxy.engine.client_sockets import ClientSockets
+from proxy.engine.endings import Ending
+from proxy.engine.held import Held
+from proxy.engine.performer import Performer
+from proxy.engine.prompts import Prompts
+from proxy.engine.records import Record
+from proxy.engine.sender import json_answer
+from proxy.errors import ComfykeepError, DownstreamError
+from proxy.journal import Journal
+from proxy.journal_records import UNSET, Unset, Update
+from proxy.journal_records import Record as JournalRecord
+from proxy.tasks import Tasks
+from proxy.upstream.client import Answer
+
+log = logging.getLogger(__name__)
+
+_TOLD_BY_COMFYUI = frozenset({Code.DONE, Code.RUN_FAILED, Code.INTERRUPTED})
+"""Ends that ComfyUI itself tells the client; all others but a cancellation are ours to tell."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effects:
+    """Carries out commands.
+
+    Attributes:
+        ledger: what the scheduler knows of the prompts; read only.
+        wall: Unix seconds.
+        tell: takes what ComfyUI has answered.
+        withdrawn: is told of a prompt that was sent to ComfyUI, is not there any more, and has not run.
+        ran: is told of a prompt that has come to an end that ComfyUI tells.
+        ended: is told of an end that ComfyUI does not tell.
+    """
+
+    prompts: Prompts
+    ledger: Ledger
+    performer: Performer
+    journal: Journal
+    sockets: ClientSockets
+    tasks: Tasks
+    wall: Callable[[], float]
+    tell: Callable[[ev.Event], None]
+    withdrawn: Callable[[Record], None]
+    ran: Callable[[Held], None]
+    ended: Callable[[Held, Ending], None]
+
+    def perform(self, command: do.Command) -> None:
+        """Carry out a command; what takes time goes on after the return."""
+        if isinstance(command, do.Interrupt):
+            self.tasks.spawn(self.performer.interrupt(command.prompt_id), "interrupt")
+            return
+        held = self.prompts.get(command.prompt_id)
+        if held is None:
+            log.error("nothing is known of the prompt of %s", command)
+            return
+        match command:
+            case do.Accept():
+                self._accept(held, command)
+            case do.Refuse():
+                self._refuse(held, command)
+            case do.Hold():
+                self._take_back(held, command)
+            case do.End():
+                self._end(held, command)
+            case _:
+                self._turn_to_comfyui(held, command)
+
+    def _turn_to_comfyui(self, held: Held, command: do.Probe | do.Dispatch | do.Recall | do.Locate) -> None:
+        match command:
+            case do.Probe():
+                self._ask(self.performer.probe(held, self._shown(held)), ev.ProbeUnclear(held.prompt_id))
+            case do.Dispatch():
+                self._note(held, State.DISPATCHING)
+                self._ask(self.performer.dispatch(held, self._shown(held)), ev.DispatchUnclear(held.prompt_id))
+            case do.Recall():
+                self._ask(self.performer.recall(held.prompt_id))
+            case do.Locate():
+                self._ask(self.performer.locate(held.prompt_id))
+            case _:
+                assert_never(command)
+
+    def _ask(self, question: Coroutine[Any, Any, ev.Event | None], unclear: ev.Event | None = None) -> None:
+        """Tell the answer when it comes; `unclear` where a fault of ours keeps it from coming."""
+
+        async def report() -> None:
+            try:
+                event = await question
+            except Exception:
+                log.exception("a question to ComfyUI failed")
+                event = unclear
+            if event is not None:
+                self.tell(event)
+
+        self.tasks.spawn(report(), "ask ComfyUI")
+
+    def _accept(self, held: Held, command: do.Accept) -> None:
+        number = held.shown_number(command.number)
+        answer = {"prompt_id": held.prompt_id, "number": number, "node_errors": held.node_errors or {}}
+        body = json.dumps(answer).encode()
+        job = self.ledger.jobs.get(held.prompt_id)
+        state = State.WAITING if job is None else job.state
+        held.written = self.journal.accept(
+            JournalRecord(
+                prompt_id=held.prompt_id,
+                sequence=held.sequence,
+                body=held.submission.body,
+                answer=body,
+                submitted=held.create_time / 1000,
+                state=state,
+                client_id=held.client_id,
+                number=command.number,
+                front=held.event.front,
+                priority=held.event.priority,
+                order_key=held.event.order_key,
+                idempotency_key=held.idempotency_key,
+                headers=held.headers,
+            )
+        )
+        held.written.add_done_callback(lambda written: self._written(held, body, written))
+        if held.end is not None:
+            self._end(held, held.end)
+
+    def _written(self, held: Held, body: bytes, written: "asyncio.Future[None]") -> None:
+        error = None if written.cancelled() else written.exception()
+        if error is None:
+            _resolve(held.answer, json_answer(body))
+            return
+        held.written = None
+        _reject(held.answer, error)
+        self.tell(ev.CancelRequested(held.prompt_id))
+
+    def _refuse(self, held: Held, command: do.Refuse) -> None:
+        self.prompts.remove(held)
+        self._forget(held)
+        if command.reason.code is Code.QUEUE_FULL:
+            full = DownstreamError(
+                "The queue is full",
+                status=429,
+                type="queue_full",
+                details=f"{command.reason.text}. Try again later, or raise [queue] max_waiting.",
+                headers={"Retry-After": "30"},
+            )
+            _reject(held.answer, full)
+        elif held.refusal is not None:
+            _resolve(held.answer, held.refusal)
+        else:
+            _reject(held.answer, DownstreamError(command.reason.text, status=503, type=command.reason.code))
+
+    def _take_back(self, held: Held, command: do.Hold) -> None:
+        self._forget(held)
+        self._note(held, State.WAITING, attempts=command.attempts)
+
+    def _end(self, held: Held, command: do.End) -> None:
+        if held.written is None and command.state is not State.CANCELLED:
+            # Its events were faster than the answer to its submission, which is still to come.
+            held.end = command
+            return
+        ending = Ending(command.state, command.reason, held.refusal)
+        if held.written is not None:
+            self.journal.update(
+                Update(
+                    prompt_id=held.prompt_id,
+                    state=command.state,
+                    finished=self.wall(),
+                    outcome=command.reason.code,
+                )
+            )
+            if command.state is State.CANCELLED and command.reason.code not in _TOLD_BY_COMFYUI:
+                # As with ComfyUI, what was deleted before it ran leaves no trace, and its id may be used again.
+                self.tasks.spawn(self._erase(held.prompt_id), "erase a deleted prompt")
+        self._forget(held)
+        if command.reason.code in _TOLD_BY_COMFYUI:
+            self.ran(held)
+        elif command.state is State.FAILED:
+            self.ended(held, ending)
+        self.prompts.remove(held)
+        held.over.set()
+
+    # -- helpers -------------------------------------------------------------------------------------------------
+
+    async def _erase(self, prompt_id: str) -> None:
+        try:
+            await self.journal.delete([prompt_id])
+        except ComfykeepError as error:
+            log.warning("%s", error.message)
+
+    def _forget(self, held: Held) -> None:
+        """It is not at ComfyUI any more."""
+        if held.record is not None:
+            if held.record.timeline.outcome is None:
+                self.withdrawn(held.record)
+            self.sockets.release(held.record)
+            held.record = None
+
+    def _note(self, held: Held, state: State, *, attempts: int | Unset = UNSET) -> None:
+        if held.written is not None:
+            self.journal.update(Update(prompt_id=held.prompt_id, state=state, attempts=attempts))
+
+    def _shown(self, held: Held) -> float:
+        job = self.ledger.jobs.get(held.prompt_id)
+        return held.shown_number(job.number if job else held.sequence)
+
+
+def _resolve(answer: "asyncio.Future[Answer]", value: Answer) -> None:
+    if not answer.done():
+        answer.set_result(value)
+
+
+def _reject(answer: "asyncio.Future[Answer]", error: BaseException) -> None:
+    """Nobody may be waiting any more; then it is no fault that nobody looks."""
+    if not answer.done():
+        answer.set_exception(error)
+        answer.exception()

@@ -1,0 +1,102 @@
+"""The journal's copy of the history: how held prompts ended, in the client's terms.
+
+ComfyUI's own history dies with its process, so each entry is copied as soon as it is there: the events of a run's end
+come before it, the closing `executing` after it. Entries of prompts that ended here are written by `endings`.
+"""
+
+import json
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from proxy.engine.held import Held
+from proxy.engine.recovery import read_history_entry
+from proxy.errors import UpstreamError
+from proxy.journal import Journal
+from proxy.journal_records import Update
+from proxy.tasks import Tasks
+from proxy.upstream.client import UpstreamClient
+
+log = logging.getLogger(__name__)
+
+
+class History:
+    """What the journal has of it.
+
+    Attributes:
+        last_ended: the prompt that ended last and must be in the history of the ComfyUI that ran it.
+    """
+
+    def __init__(self, client: UpstreamClient, journal: Journal, tasks: Tasks) -> None:
+        self.last_ended: str | None = None
+        self._client = client
+        self._journal = journal
+        self._tasks = tasks
+        self._ending: dict[str, Held] = {}
+
+    # -- ends ----------------------------------------------------------------------------------------------------
+
+    def ending(self, held: Held) -> None:
+        """An event has told of its end; the entry comes a moment later."""
+        self._ending[held.prompt_id] = held
+
+    def closed(self, prompt_id: str) -> None:
+        """Its last event has come: only now is it in ComfyUI's history (main.py, `prompt_worker`)."""
+        held = self._ending.pop(prompt_id, None)
+        if held is not None:
+            self._keep(held)
+
+    def ran(self, held: Held) -> None:
+        """It has ended as ComfyUI tells it, by its events or by ComfyUI's history."""
+        if held.prompt_id not in self._ending:
+            self._keep(held)
+
+    def catch_up(self) -> None:
+        """The last events of some may have been missed."""
+        while self._ending:
+            self._keep(self._ending.popitem()[1])
+
+    async def is_new_process(self) -> bool:
+        """Whether ComfyUI has forgotten what it knew: its history has lost the prompt that ended last.
+
+        Where none has ended, that it has nothing of what it was sent is all the evidence there can be.
+
+        Raises:
+            UpstreamError: when it does not answer.
+        """
+        return self.last_ended is None or await read_history_entry(self._client, self.last_ended) is None
+
+    def _keep(self, held: Held) -> None:
+        self._tasks.spawn(self._copy(held), "keep a history entry")
+
+    async def _copy(self, held: Held) -> None:
+        try:
+            entry = await read_history_entry(self._client, held.prompt_id)
+        except UpstreamError as error:
+            log.info("the history of prompt %s is not to be had: %s", held.prompt_id, error)
+            return
+        if entry is not None and held.written is not None:
+            self._journal.update(Update(prompt_id=held.prompt_id, history=json.dumps(entry.restored).encode()))
+
+    # -- for clients ---------------------------------------------------------------------------------------------
+
+    async def page(self) -> dict[str, Any]:
+        """Every entry, oldest first."""
+        return {item.prompt_id: json.loads(item.entry) for item in await self._journal.history()}
+
+    async def entry(self, prompt_id: str) -> Any:
+        """The entry of one prompt; None where the journal has none."""
+        item = await self._journal.history_entry(prompt_id)
+        return None if item is None else json.loads(item.entry)
+
+    async def delete(self, prompt_ids: Sequence[str] | None) -> None:
+        """A client deleted these prompts, or all (None), from the history.
+
+        Raises:
+            JournalUnwritable: when that cannot be written now.
+        """
+        self.last_ended = None  # what is missing in ComfyUI's history says nothing any more
+        if prompt_ids is None:
+            await self._journal.clear()
+        else:
+            await self._journal.delete(prompt_ids)
