@@ -35,6 +35,7 @@ class Candidate:
     `frequency` is its uses, each halved every `HALF_LIFE` seconds, as of `last_used` (monotonic seconds).
     `load_seconds` is what loading it again would cost, None where nobody has timed it. `alive` is False when ComfyUI
     has certainly dropped it: a pin would keep nothing. `kept`: somebody wants it kept for some time, whatever its use.
+    `objection` says why it is not to be carried at all, None if nothing speaks against it.
     """
 
     chain: Chain
@@ -43,6 +44,7 @@ class Candidate:
     load_seconds: float | None = None
     alive: bool = True
     kept: bool = False
+    objection: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,10 +163,10 @@ def _rank(
     idle = now - candidate.last_used
     # Its heaviest component decides: a LoRA on another base brings nothing that a prompt with that LoRA could use.
     needed = needs.get(max(models, key=lambda ref: (size_of(ref), ref))) if models else None
-    gone = None
+    gone = candidate.objection
     if not candidate.alive:
         gone = "ComfyUI does not hold it any more"
-    elif needed is None and group is not None and not candidate.kept and idle > group.idle_limit:
+    elif gone is None and needed is None and group is not None and not candidate.kept and idle > group.idle_limit:
         gone = f"unused for {idle:.0f} s, longer than group {group.name!r} keeps it"
     density = _density(candidate, size_of, now)
     place: tuple[float, ...] = (0.0, -priority, -density, -candidate.last_used)

@@ -31,7 +31,6 @@ class Timeline:
     """The course of one prompt; fed by `handle`, read by whoever accounts for it."""
 
     started_at: float | None = None
-    cached_at: float | None = None
     ended_at: float | None = None
     outcome: Outcome | None = None
     out_of_memory: bool = False
@@ -39,13 +38,15 @@ class Timeline:
     node_seconds: dict[str, float] = field(default_factory=dict)
     current_node: str | None = None
     _node_since: float = 0.0
+    _stamps: dict[str, float] = field(default_factory=dict)
 
     def handle(self, kind: str, data: Mapping[str, Any], now: float) -> bool:
         """Take in one event of this prompt; True when it is the one that ends it."""
+        if isinstance(stamp := data.get("timestamp"), int | float):
+            self._stamps.setdefault(kind, stamp / 1000)
         if kind == "execution_start":
             self.started_at = now
         elif kind == "execution_cached":
-            self.cached_at = now
             nodes: Iterable[object] = data.get("nodes") or ()
             self.cached = frozenset(node for node in nodes if isinstance(node, str))
         elif kind == "executing":
@@ -65,6 +66,15 @@ class Timeline:
             self.node_seconds[self.current_node] = self.node_seconds.get(self.current_node, 0.0) + passed
         self.current_node = node if isinstance(node, str) else None
         self._node_since = now
+
+    @property
+    def start_seconds(self) -> float | None:
+        """Seconds from `execution_start` to `execution_cached` by ComfyUI's own stamps; None while either is unknown.
+
+        By its stamps, because frames may be late here: the thread that asks every `IS_CHANGED` keeps its loop busy.
+        """
+        start, cached = self._stamps.get("execution_start"), self._stamps.get("execution_cached")
+        return None if start is None or cached is None else cached - start
 
     @property
     def run_seconds(self) -> float | None:

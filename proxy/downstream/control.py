@@ -28,6 +28,10 @@ class Control:
                     "up": self._engine.feed.up,
                     "version": upstream.stats.version if upstream.stats else None,
                 },
+                "slow_pins": [
+                    {"models": sorted(ref.label for ref in pin.models), "seconds": pin.seconds}
+                    for pin in upstream.start_delays.slow
+                ],
                 "totals": asdict(self._engine.totals),
             }
         )

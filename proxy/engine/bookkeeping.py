@@ -17,6 +17,7 @@ from proxy.core.evidence import (
     Use,
     consumers,
 )
+from proxy.core.start_delays import WORTH, Start, kind_of
 from proxy.core.timeline import Timeline
 from proxy.engine.comfy import Upstream
 from proxy.engine.records import Handling, Record
@@ -54,6 +55,7 @@ class Bookkeeping:
 
     def sent(self, record: Record, prompt: Mapping[str, Any], now: float) -> None:
         """A prompt is about to be sent, with the pins of `record`; `prompt` is as ComfyUI will get it."""
+        record.start_kind = kind_of(prompt, frozenset(record.way_back.pins if record.way_back else ()))
         computing = {node_id: self._without_onlookers(node) for node_id, node in prompt.items()}
         record.consumers = {
             node_id: (str(prompt[node_id]["class_type"]), parts)
@@ -90,6 +92,22 @@ class Bookkeeping:
             self._upstream.planner.handle(PromptStarted(record.prompt_id), now)
         elif kind == "execution_cached":
             self._upstream.planner.handle(NodesCached(record.prompt_id, _in_stable_ids(record).cached), now)
+            self._began(record)
+
+    def _began(self, record: Record) -> None:
+        """ComfyUI has asked every node whether it changed."""
+        seconds = record.timeline.start_seconds
+        if record.start_kind is None or seconds is None:
+            return
+        slow = self._upstream.start_delays.saw(Start(record.start_kind, record.pins, seconds))
+        if slow is not None:
+            log.warning(
+                "carrying %s makes every prompt start %.2f s later, because of its IS_CHANGED; from now on it is left"
+                " out, unless loading it takes %d times as long",
+                ", ".join(sorted(ref.label for ref in slow.models)) or "a chain without files",
+                slow.seconds,
+                WORTH,
+            )
 
     def close(self, record: Record, outcome: Outcome, now: float) -> None:
         """It ended, as seen in its events."""

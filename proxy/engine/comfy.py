@@ -5,6 +5,7 @@ There is one of these today. Everything that will differ between several GPUs si
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
 from normalizer import Chain, ModelSet, Normalized
 from proxy.core.account import LoadBook
@@ -16,6 +17,7 @@ from proxy.core.flags import CacheMode, UpstreamFlags
 from proxy.core.pinning import PinPlanner
 from proxy.core.residency import Residency
 from proxy.core.sizes import Sizes
+from proxy.core.start_delays import StartDelays, kind_of
 from proxy.errors import UpstreamError
 from proxy.upstream.client import UpstreamClient
 from proxy.upstream.schema import SchemaKeeper
@@ -35,6 +37,7 @@ class Upstream:
         self.stats: SystemStats | None = None
         self.chain_book = ChainBook()
         self.load_book = LoadBook()
+        self.start_delays = StartDelays()
         self.costs = LoadCosts()
         self.planner = PinPlanner(Residency(Sizes(), self.costs), limits, ())
         self._reader = stats
@@ -86,6 +89,7 @@ class Upstream:
         """ComfyUI is gone, and with it everything it held."""
         self.planner.handle(UpstreamDied(), now)
         self.load_book.disturb()
+        self.start_delays = StartDelays()
         self.schema.forget()
 
     def freed(self, event: ModelsFreed, now: float) -> None:
@@ -97,4 +101,9 @@ class Upstream:
         """The chains to carry along with a prompt sent now; `foresight` has what those expected after it need."""
         if self.stats is None:
             return ()
-        return self.planner.plan(self.chain_book.candidates(), normalized.chains, foresight, now).chosen
+        kind = kind_of(normalized.prompt, frozenset())
+        candidates = [
+            replace(item, objection=self.start_delays.objection(item.chain.key, kind, item.load_seconds))
+            for item in self.chain_book.candidates()
+        ]
+        return self.planner.plan(candidates, normalized.chains, foresight, now).chosen

@@ -76,6 +76,8 @@ class Record:
     """For a prompt sent as it came: from the client's ids to the stable ones of `components`."""
     chains: tuple[Chain, ...] = ()
     pins: tuple[Chain, ...] = ()
+    start_kind: int | None = None
+    """See `proxy.core.start_delays`; None for a prompt that was not sent by this process."""
     archive: Archive | None = None
     consumers: Mapping[str, tuple[str, frozenset[Part]]] = field(default_factory=dict)
     """The nodes that compute with models, by id as ComfyUI knows it: their class, and what they compute with."""
