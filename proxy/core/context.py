@@ -67,7 +67,7 @@ class Context:
     def answer(self, job: Job, reason: Reason) -> None:
         """Tell its client that it is accepted: once, when that is certain, and not before ComfyUI has had its say."""
         if not job.answered and not job.asked and job.state not in _NOT_YET:
-            job.answered = True
+            self.ledger.accept(job)
             self.out.append(do.Accept(job.prompt_id, job.number, job.valid, reason))
 
     def pull(self, job: Job, trigger: Trigger, reason: Reason) -> bool:

@@ -25,7 +25,7 @@ _SENT = frozenset({State.STAGED, State.RUNNING, State.INTERRUPTING})
 
 
 class Ledger:
-    """The prompts and their indexes. Attributes are for reading; `add`, `move`, `place` and `measure` change them."""
+    """The prompts and their indexes. Attributes are for reading; `add`, `move`, `accept` and the like change them."""
 
     def __init__(self) -> None:
         self.jobs: dict[str, Job] = {}
@@ -36,6 +36,8 @@ class Ledger:
         self.overtakings: dict[int, Overtakings] = {}
         self.shares = Shares()
         self.durations = Durations()
+        self.accepted = 0
+        """How many have not ended, and their clients know that they are accepted. Asked for at every event."""
         self._chains: dict[tuple[str, str], dict[str, Job]] = {}
         self._blocked: set[str] = set()
         self._ended: deque[str] = deque()
@@ -54,6 +56,7 @@ class Ledger:
     def add(self, job: Job) -> None:
         """Take in a new prompt, in the order of submission."""
         self.jobs[job.prompt_id] = job
+        self.accepted += job.answered
         if job.order_key is not None:
             self._chains.setdefault((job.client, job.order_key), {})[job.prompt_id] = job
         if job.state in HELD:
@@ -116,6 +119,11 @@ class Ledger:
         else:
             self._free_chain(job)
         return True
+
+    def accept(self, job: Job) -> None:
+        """Its client is told that it is accepted."""
+        job.answered = True
+        self.accepted += job.state not in ENDED
 
     def pass_others(self, job: Job, held_back: frozenset[str], reason: Reason) -> None:
         """It is sent to run now, and may pass others."""
@@ -232,6 +240,7 @@ class Ledger:
 
     def _end(self, job: Job) -> None:
         self._charge(job, 0.0)
+        self.accepted -= job.answered
         if job.order_key is not None:
             chain = self._chains[job.client, job.order_key]
             del chain[job.prompt_id]

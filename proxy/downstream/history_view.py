@@ -32,10 +32,9 @@ class HistoryView:
         if limit is _BAD or offset is _BAD:
             answer = await self._engine.upstream.client.get(raw_target(request), request_headers(request.raw_headers))
             return await respond(request, answer)  # ComfyUI says what is wrong with it
-        ours = await held.history.page()
         theirs = await self._theirs()
         theirs = theirs if shows_warmups(request) else clients_history(theirs)
-        merged = list(({key: entry for key, entry in ours.items() if key not in theirs} | theirs).items())
+        merged = list((await held.history.besides(theirs) | theirs).items())
         return web.json_response(dict(_page(merged, limit, -1 if offset is None else offset)))
 
     async def entry(self, request: web.Request) -> web.StreamResponse:

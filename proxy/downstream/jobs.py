@@ -8,6 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from proxy.core.job import Job
+from proxy.core.jobs import RUNS
+from proxy.engine.held import Held, workflow_id
+
 _FINISHED = frozenset({"completed", "failed", "cancelled"})
 _STATUSES = frozenset({"pending", "in_progress"}) | _FINISHED
 _SHOWN_MEDIA = frozenset({"images", "video", "audio", "3d", "text"})
@@ -61,19 +65,18 @@ class Selection:
         return {"jobs": shown, "pagination": pagination}
 
 
-def queued_job(item: list[Any], status: str) -> dict[str, Any]:
-    """A job out of `[number, id, prompt, extra_data, outputs]`."""
-    number, prompt_id, _, extra_data, *_ = item
-    job = {
-        "id": prompt_id,
-        "status": status,
-        "priority": number,
-        "create_time": extra_data.get("create_time"),
+def queued_job(held: Held, job: Job) -> dict[str, Any]:
+    """What ComfyUI would make of its queue item."""
+    shown = {
+        "id": held.prompt_id,
+        "status": "in_progress" if job.state in RUNS else "pending",
+        "priority": held.shown_number(job.number),
+        "create_time": held.create_time,
         "outputs_count": 0,
         "previewable_outputs_count": 0,
-        "workflow_id": _workflow_id(extra_data),
+        "workflow_id": held.workflow_id,
     }
-    return _without_none(job)
+    return _without_none(shown)
 
 
 def finished_job(prompt_id: str, entry: Mapping[str, Any], *, whole: bool) -> dict[str, Any]:
@@ -97,7 +100,7 @@ def finished_job(prompt_id: str, entry: Mapping[str, Any], *, whole: bool) -> di
         "outputs_count": sum(item is not None for _, _, item in items),
         "previewable_outputs_count": sum(item is not None and _is_shown(media, item) for _, media, item in items),
         "preview_output": _preview(outputs),
-        "workflow_id": _workflow_id(extra_data),
+        "workflow_id": workflow_id(extra_data),
     }
     result = _without_none(job)
     if whole:
@@ -111,11 +114,6 @@ def _status(status: Mapping[str, Any], messages: Mapping[str, Any]) -> str:
     if status.get("status_str") != "error":
         return "completed"
     return "cancelled" if "execution_interrupted" in messages else "failed"
-
-
-def _workflow_id(extra_data: Mapping[str, Any]) -> Any:
-    workflow = (extra_data.get("extra_pnginfo") or {}).get("workflow") or {}
-    return workflow.get("id")
 
 
 def _without_none(job: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,21 +5,25 @@ While nothing is held ComfyUI answers, restored. A ComfyUI without these routes 
 
 import json
 import uuid
+from collections.abc import Container, Iterator
 from typing import Any
 
 from aiohttp import web
 
 from proxy.core import events as ev
+from proxy.core.jobs import RUNS, State
 from proxy.downstream.answers import raw_target, respond
 from proxy.downstream.hidden import clients_jobs, shows_warmups
 from proxy.downstream.jobs import Selection, finished_job, queued_job
 from proxy.downstream.restored import Restored
 from proxy.engine import Engine
-from proxy.engine.queue import HeldQueue
+from proxy.engine.holding import Holding
 from proxy.upstream.client import Answer
 from proxy.wire.headers import request_headers
 
 _NOT_THERE = frozenset({404, 405})
+_COMFYUI_KNOWS = RUNS | {State.STAGED, State.CANCELLING, State.WITHDRAWING}
+"""Of prompts in these states ComfyUI tells more, or that they are gone."""
 
 
 class JobsView:
@@ -42,14 +46,17 @@ class JobsView:
         jobs = clients_jobs(answer.json(), hidden)["jobs"]
         listed = (job for job in jobs if job["id"] in sent or held.holding.get(job["id"]) is None)
         theirs = {job["id"]: job for job in await self._restored.restore_jobs(list(listed))}
-        return web.json_response(selection.page([*theirs.values(), *await self._ours(held, theirs)]))
+        ours = list(_queued(held.holding, theirs))
+        ended = [finished_job(key, entry, whole=False) for key, entry in (await held.history.besides(theirs)).items()]
+        return web.json_response(selection.page([*theirs.values(), *ours, *ended]))
 
     async def one(self, request: web.Request) -> web.StreamResponse:
         """`GET /api/jobs/{job_id}`."""
         held, job_id = self._engine.held, request.match_info["job_id"]
         if held is not None:
-            if any(waiting.prompt_id == job_id for waiting in held.holding.lookahead.waiting()):
-                return web.json_response(queued_job(self._item(held, job_id), "pending"))
+            waiting, job = held.holding.get(job_id), held.holding.job(job_id)
+            if waiting is not None and job is not None and job.answered and job.state not in _COMFYUI_KNOWS:
+                return web.json_response(queued_job(waiting, job))
             entry = await held.history.entry(job_id)
             if entry is not None:
                 return web.json_response(finished_job(job_id, entry, whole=True))
@@ -78,24 +85,17 @@ class JobsView:
             return await respond(request, answer)
         return web.json_response({"cancelled": bool(ours) or bool(answer.json()["cancelled"])})
 
-    async def _ours(self, held: HeldQueue, theirs: dict[str, Any]) -> list[dict[str, Any]]:
-        waiting = [
-            queued_job(self._item(held, item.prompt_id), "pending")
-            for item in held.holding.lookahead.waiting()
-            if item.prompt_id not in theirs
-        ]
-        history = await held.history.page()
-        ended = [finished_job(key, entry, whole=False) for key, entry in history.items() if key not in theirs]
-        return [*waiting, *ended]
-
-    def _item(self, held: HeldQueue, prompt_id: str) -> list[Any]:
-        prompt, job = held.holding.get(prompt_id), held.holding.job(prompt_id)
-        item: list[Any] = json.loads(prompt.queue_item(job.number)) if prompt and job else []
-        return item
-
     async def _forward(self, request: web.Request) -> Answer:
         headers = [i for i in request_headers(request.raw_headers) if i[0].lower() not in {"content-length", "expect"}]
         return await self._engine.upstream.client.post(raw_target(request), await request.read(), headers)
+
+
+def _queued(holding: Holding, told: Container[str]) -> Iterator[dict[str, Any]]:
+    """What waits here, and what was sent since ComfyUI told what it has: a prompt must be somewhere."""
+    for held in (*holding.at_comfyui(), *holding.lookahead.waiting()):
+        job = holding.job(held.prompt_id)
+        if job is not None and job.answered and held.prompt_id not in told:
+            yield queued_job(held, job)
 
 
 def _job_ids(body: bytes) -> list[str] | None:

@@ -8,7 +8,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, assert_never
 
 from proxy.core import commands as do
@@ -60,6 +60,7 @@ class Effects:
     withdrawn: Callable[[Record], None]
     ran: Callable[[Held], None]
     ended: Callable[[Held, Ending], None]
+    _deleted: list[str] = field(default_factory=list)
 
     def perform(self, command: do.Command) -> None:
         """Carry out a command; what takes time goes on after the return."""
@@ -184,20 +185,29 @@ class Effects:
             )
             if command.state is State.CANCELLED and command.reason.code not in _TOLD_BY_COMFYUI:
                 # As with ComfyUI, what was deleted before it ran leaves no trace, and its id may be used again.
-                self.tasks.spawn(self._erase(held.prompt_id), "erase a deleted prompt")
+                self._erase(held.prompt_id)
         self._forget(held)
         if command.reason.code in _TOLD_BY_COMFYUI:
             self.ran(held)
         elif command.state is State.FAILED:
             self.ended(held, ending)
         self.prompts.remove(held)
-        held.over.set()
+        if held.over is not None:
+            held.over.set()
 
     # -- helpers -------------------------------------------------------------------------------------------------
 
-    async def _erase(self, prompt_id: str) -> None:
+    def _erase(self, prompt_id: str) -> None:
+        if not self._deleted:
+            self.tasks.spawn(self._erase_deleted(), "erase deleted prompts")
+        self._deleted.append(prompt_id)
+
+    async def _erase_deleted(self) -> None:
+        """All that were deleted at once: a client may clear ten thousand."""
+        chosen = list(self._deleted)
+        self._deleted.clear()
         try:
-            await self.journal.delete([prompt_id])
+            await self.journal.delete(chosen)
         except ComfykeepError as error:
             log.warning("%s", error.message)
 

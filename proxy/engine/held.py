@@ -9,7 +9,7 @@ import math
 import sys
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
@@ -64,6 +64,8 @@ class Held:
     client_id: str | None
     broadcast: bool
     create_time: int
+    workflow_id: Any
+    """As `/api/jobs` shows it; None where the workflow has none."""
     event: Submitted
     answer: "asyncio.Future[Answer]"
     node_errors: Mapping[str, Any] | None = None
@@ -73,8 +75,8 @@ class Held:
     idempotency_key: str | None = None
     written: "asyncio.Future[None] | None" = None
     """Its entry in the journal; None before it was accepted."""
-    over: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when it has ended and nothing of it is at ComfyUI any more."""
+    over: asyncio.Event | None = None
+    """Set when it has ended; there only where somebody waits for that (`ended`)."""
     end: End | None = None
     """Its end, where that came before its acceptance."""
     record: Record | None = None
@@ -84,6 +86,12 @@ class Held:
     def submission(self) -> Submission:
         """As it is to be sent again."""
         return Submission(self.target, self.headers, zlib.decompress(self.packed), "utf-8")
+
+    async def ended(self) -> None:
+        """Wait until it has ended and nothing of it is at ComfyUI any more; to be asked while it has not."""
+        if self.over is None:
+            self.over = asyncio.Event()
+        await self.over.wait()
 
     def shown_number(self, number: float) -> float:
         """The number that clients read: a given one is a float to ComfyUI, a counted one an int."""
@@ -121,6 +129,7 @@ def hold(submission: Submission, look: Look, sequence: int, own_client_id: str, 
         client_id=client_id,
         broadcast=not original.names_client,
         create_time=create_time,
+        workflow_id=workflow_id(extra_data),
         event=Submitted(
             prompt_id=original.prompt_id,
             client=original.client_id or "",
@@ -151,6 +160,17 @@ def read_record(record: JournalRecord) -> tuple[Submission, Draft] | None:
 def header(submission: Submission, name: str) -> str | None:
     """The first header of that name (lower case)."""
     return next((value for key, value in submission.headers if key.lower() == name), None)
+
+
+def workflow_id(extra_data: Mapping[str, Any]) -> Any:
+    """The id of the workflow that a prompt was made from (ComfyUI comfy_execution/jobs.py, `_extract_job_metadata`).
+
+    Where ComfyUI fails on what a client sent there, and with it on every job, there is none.
+    """
+    found: Any = extra_data
+    for key in ("extra_pnginfo", "workflow", "id"):
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found
 
 
 def _orderable(number: float) -> float:

@@ -4,9 +4,10 @@ ComfyUI's own history dies with its process, so each entry is copied as soon as 
 come before it, the closing `executing` after it. Entries of prompts that ended here are written by `endings`.
 """
 
+import asyncio
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 from proxy.engine.held import Held
@@ -80,9 +81,10 @@ class History:
 
     # -- for clients ---------------------------------------------------------------------------------------------
 
-    async def page(self) -> dict[str, Any]:
-        """Every entry, oldest first."""
-        return {item.prompt_id: json.loads(item.entry) for item in await self._journal.history()}
+    async def besides(self, known: Container[str]) -> dict[str, Any]:
+        """Every entry but those of some prompts, oldest first; read in a thread, for there may be many."""
+        items = [item for item in await self._journal.history() if item.prompt_id not in known]
+        return await asyncio.to_thread(lambda: {item.prompt_id: json.loads(item.entry) for item in items})
 
     async def entry(self, prompt_id: str) -> Any:
         """The entry of one prompt; None where the journal has none."""

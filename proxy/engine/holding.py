@@ -99,7 +99,7 @@ class Holding:
         if job is not None and job.state in _LEAVING:
             with contextlib.suppress(TimeoutError):  # ComfyUI is away; it is taken out when it is back
                 async with asyncio.timeout(_PATIENCE):
-                    await held.over.wait()
+                    await held.ended()
 
     def _pump(self) -> bool:
         """Handle what is in the inbox; whether anything followed."""
@@ -153,4 +153,4 @@ class Holding:
     def remaining(self) -> int:
         """How many accepted prompts have not ended, foreign ones at ComfyUI among them."""
         context = self.scheduler.context
-        return sum(job.answered for job in context.ledger.unfinished()) + len(context.foreign)
+        return context.ledger.accepted + len(context.foreign)

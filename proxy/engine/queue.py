@@ -109,7 +109,10 @@ class HeldQueue:
         """Take up what an earlier process left. ComfyUI must answer: what a prompt needs shows by its classes."""
         parts, recovered = self._parts, await self._journal.load()
         own_id = parts.feed.own_id
-        read = [(record, await read_back(record, parts.passing, own_id)) for record in recovered.unfinished]
+        read = []
+        for record in recovered.unfinished:
+            read.append((record, await read_back(record, parts.passing, own_id)))
+            await asyncio.sleep(0)  # there may be ten thousand, and clients that want something else meanwhile
         # From here on without a pause, so that it is done once and whole.
         self.holding.prompts.resume_from(recovered.next_sequence)
         ended = (item.prompt_id for item in reversed(recovered.finished) if item.outcome == Code.DONE)

@@ -292,6 +292,8 @@ class World:
 
     def check(self) -> None:
         """What must hold at any time."""
+        ledger = self.scheduler.context.ledger
+        assert ledger.accepted == sum(job.answered for job in ledger.unfinished())
         counts = Counter(self.at_comfyui())
         assert all(count == 1 for count in counts.values()), f"doubled: {counts}"
         for fate in self.fates.values():

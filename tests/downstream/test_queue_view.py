@@ -66,6 +66,67 @@ async def test_an_answer_of_comfyui_from_before_the_dispatch(tmp_path: Path) -> 
         assert [*running, *pending] == [prompt_id]
 
 
+async def test_jobs_as_comfyui_told_them_before_the_dispatch(tmp_path: Path) -> None:
+    async with staged(Mode.FULL, tmp_path) as stage:
+        prompt_id, dispatched = fresh_id(), asyncio.Event()
+        stage.gate.shut(prompt_id)
+
+        async def old(asked: Asked) -> Fate | bytes:
+            if not asked.is_("GET", "/api/jobs"):
+                return Fate.PASSED
+            body = (await stage.direct.get("/api/jobs")).body
+            await dispatched.wait()
+            return answer(200, body)
+
+        stage.relay.script = old
+        looking = asyncio.create_task(stage.client.get_json("/api/jobs"))
+        await until(lambda: stage.relay.asked("GET", "/api/jobs"), "the question to ComfyUI")
+        await stage.client.submit(encode("a", "1"), prompt_id=prompt_id)
+        await stage.gate.reached(prompt_id)
+        dispatched.set()
+        (job,) = (await looking)["jobs"]
+        assert (job["id"], job["status"]) == (prompt_id, "in_progress")
+
+
+async def test_jobs_do_not_read_the_prompts_that_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten thousand of them would hold up everybody's events."""
+    async with staged(Mode.FULL, tmp_path) as stage:
+        await stage.blocker()
+        ids = [fresh_id() for _ in range(5)]
+        for prompt_id in ids:
+            workflow = {"extra_pnginfo": {"workflow": {"id": f"from {prompt_id}"}}}
+            await stage.client.submit(encode("b", "x"), prompt_id=prompt_id, extra_data=workflow)
+        item = (await stage.client.queue())[1][-1]
+        monkeypatch.delattr(Held, "queue_item")
+        page = await stage.client.get_json("/api/jobs?status=pending&sort_order=asc&limit=3&offset=2")
+        assert [job["id"] for job in page["jobs"]] == ids[2:]
+        assert page["pagination"] == {"offset": 2, "limit": 3, "total": 5, "has_more": False}
+        waits = {
+            "id": ids[-1],
+            "status": "pending",
+            "priority": item[0],
+            "create_time": item[3]["create_time"],
+            "outputs_count": 0,
+            "previewable_outputs_count": 0,
+            "workflow_id": f"from {ids[-1]}",
+        }
+        assert page["jobs"][-1] == waits == await stage.client.get_json(f"/api/jobs/{ids[-1]}")
+        (only,) = (await stage.client.get_json(f"/api/jobs?workflow_id=from%20{ids[3]}"))["jobs"]
+        assert only["id"] == ids[3]
+
+
+@pytest.mark.parametrize("strange", [None, [], "text", {"workflow": None}, {"workflow": [1]}, {"workflow": {}}])
+async def test_jobs_of_a_strange_workflow_are_listed(tmp_path: Path, strange: Any) -> None:
+    """ComfyUI fails on some of these, and so lists nobody's jobs until they have run."""
+    async with staged(Mode.FULL, tmp_path) as stage:
+        await stage.blocker()
+        await stage.client.submit(encode("b", "staged"))
+        prompt_id = fresh_id()
+        await stage.client.submit(encode("b", "x"), prompt_id=prompt_id, extra_data={"extra_pnginfo": strange})
+        job = await stage.client.get_json(f"/api/jobs/{prompt_id}")
+        assert (job["status"], "workflow_id" in job) == ("pending", False)
+
+
 async def test_the_order_is_that_of_running(tmp_path: Path) -> None:
     async with staged(Mode.FULL, tmp_path) as stage:
         running = await stage.blocker()
