@@ -16,7 +16,8 @@ from normalizer.inputs import Form
 from warmup.catalogue import Widget, widgets
 from warmup.faults import BadEntry, Complaint, nearest
 from warmup.graph import free_id, upstream
-from warmup.smallest import IMAGE_SIDE, previews
+from warmup.sizes import IMAGE_SIDE
+from warmup.smallest import previews
 
 Output: TypeAlias = tuple[str, int]
 """A node id and an output slot."""

@@ -22,6 +22,8 @@ def custom(inputs: Mapping[str, Any], output: list[str], *, output_node: bool = 
 
 CUSTOM = {
     "ShowText": custom({"text": ["STRING", {"forceInput": True}]}, ["STRING"], output_node=True),
+    "ShowAnything": custom({"value": ["*"]}, ["STRING"], output_node=True),
+    "VHS_LoadVideo": custom({"video": [["a.mp4"]], "frame_load_cap": ["INT", {"min": 0}]}, ["IMAGE", "AUDIO"]),
     "SaveAndGo": custom({"images": ["IMAGE"], "folder": ["STRING", {}]}, ["IMAGE"], output_node=True),
     "SaveVideo+": custom({"images": ["IMAGE"]}, ["FILENAMES"], output_node=True),
     "UseNames": custom({"names": ["FILENAMES"]}, ["STRING"]),
