@@ -58,6 +58,7 @@ class Clients:
 class Figures:
     """All that was measured; `longest_warmup_seconds` is the longest single warm-up prompt meanwhile."""
 
+    prompts: int
     first_cold: First
     first_warmed: First
     clients_alone: Clients
@@ -95,41 +96,42 @@ async def _timed(comfyui: Simulator, client: BenchClient, seed: int) -> float:
     return comfyui.clock.now() - begun
 
 
-async def _first(*, warms: str) -> First:
-    async with Simulator(MACHINE) as comfyui, _served(comfyui, warms=warms) as proxy, connected(proxy.url) as client:
+async def _first(machine: SimulatorConfig, *, warms: str) -> First:
+    async with Simulator(machine) as comfyui, _served(comfyui, warms=warms) as proxy, connected(proxy.url) as client:
         before = len(comfyui.loads())
         seconds = await _timed(comfyui, client, seed=0)
         return First(seconds, len(comfyui.loads()) - before)
 
 
-async def _clients(*, meanwhile: tuple[str, ...]) -> tuple[Clients, list[float]]:
+async def _clients(
+    machine: SimulatorConfig, prompts: int, *, meanwhile: tuple[str, ...]
+) -> tuple[Clients, list[float]]:
     """Let a client work, and have these files warmed meanwhile; the seconds of each warm-up, too."""
     pauses = random.Random(3)
-    async with Simulator(MACHINE) as comfyui, _served(comfyui, warms=_FIRST) as proxy, connected(proxy.url) as client:
+    async with Simulator(machine) as comfyui, _served(comfyui, warms=_FIRST) as proxy, connected(proxy.url) as client:
         await _timed(comfyui, client, seed=0)
         warming = [asyncio.create_task(proxy.warmup.warm_file(file)) for file in meanwhile]
         seconds = []
-        for seed in range(1, PROMPTS + 1):
+        for seed in range(1, prompts + 1):
             await comfyui.clock.sleep(pauses.uniform(0, PAUSE))
             seconds.append(await _timed(comfyui, client, seed))
         outcomes = await asyncio.gather(*warming)
     for outcome in outcomes:
         if outcome.result is not Result.WARMED:
             raise BenchError(f"a warm-up ended with {outcome.result}: {outcome.detail}")
-    return Clients(fmean(seconds), max(seconds)), [outcome.seconds * MACHINE.time_scale for outcome in outcomes]
+    return Clients(fmean(seconds), max(seconds)), [outcome.seconds * machine.time_scale for outcome in outcomes]
 
 
-async def measure() -> Figures:
-    """Run everything, about half a minute.
+async def measure(machine: SimulatorConfig = MACHINE, prompts: int = PROMPTS) -> Figures:
+    """Run everything; some 40 seconds with the defaults.
 
     Raises:
         BenchError: when a prompt or a warm-up fails.
     """
-    alone, _ = await _clients(meanwhile=())
-    beside, warmups = await _clients(meanwhile=OTHERS)
-    return Figures(
-        await _first(warms=""), await _first(warms=_FIRST), alone, beside, len(warmups), max(warmups, default=0.0)
-    )
+    cold, warmed = await _first(machine, warms=""), await _first(machine, warms=_FIRST)
+    alone, _ = await _clients(machine, prompts, meanwhile=())
+    beside, warmups = await _clients(machine, prompts, meanwhile=OTHERS)
+    return Figures(prompts, cold, warmed, alone, beside, len(warmups), max(warmups))
 
 
 def run(json_output: bool) -> None:
@@ -139,7 +141,11 @@ def run(json_output: bool) -> None:
         BenchError: when a prompt or a warm-up fails.
     """
     logging.disable(logging.WARNING)
-    figures = asyncio.run(measure())
+    show(asyncio.run(measure()), json_output=json_output)
+
+
+def show(figures: Figures, *, json_output: bool) -> None:
+    """Print them, for programs or for people."""
     if json_output:
         print(json.dumps(_as_json(figures)))  # noqa: T201 - the answer of a command
         return
@@ -150,7 +156,7 @@ def run(json_output: bool) -> None:
     for name, row in (("nothing warmed", figures.first_cold), ("its model on the schedule", figures.first_warmed)):
         first.add_row(name, f"{row.seconds:.1f}", str(row.model_loads))
     console.print(first)
-    clients = Table(title=f"{PROMPTS} prompts at random moments, in simulated seconds each")
+    clients = Table(title=f"{figures.prompts} prompts at random moments, in simulated seconds each")
     for heading in ("", "mean", "longest"):
         clients.add_column(heading, justify="left" if not heading else "right")
     for name, side in (("alone", figures.clients_alone), ("while others are warmed", figures.clients_meanwhile)):
@@ -160,5 +166,5 @@ def run(json_output: bool) -> None:
 
 
 def _as_json(figures: Figures) -> dict[str, Any]:
-    assumptions = {"prompts": PROMPTS, "pause_seconds": PAUSE, "time_scale": MACHINE.time_scale, "warmed": OTHERS}
+    assumptions = {"pause_seconds": PAUSE, "time_scale": MACHINE.time_scale, "warmed": OTHERS}
     return {**asdict(figures), "assumptions": assumptions}

@@ -54,6 +54,14 @@ def journal(
     bench.run(json_output, folder)
 
 
+@app.command()
+def warmup(json_output: JsonOption = False) -> None:
+    """Measure what warming saves the first client, and what it costs those who work meanwhile."""
+    from bench import warmup as bench  # noqa: PLC0415 - see above
+
+    bench.run(json_output)
+
+
 def demo(*, json_output: bool) -> None:
     """Run the demonstration."""
     from bench import demo as bench  # noqa: PLC0415 - see above

@@ -17,9 +17,15 @@ MADE: Prompt = {
     "text": node("StringReplace", string="x", find="x", replace="y"),
 }
 SOURCES = {
-    **{"IMAGE": ["image", 0], "MASK": ["mask", 0], "LATENT": ["latent", 0], "AUDIO": ["audio", 0]},
-    **{"VIDEO": ["video", 0], "STRING": ["text", 0]},
-    **{"MODEL": ["checkpoint", 0], "CLIP": ["checkpoint", 1], "VAE": ["checkpoint", 2]},
+    "IMAGE": ["image", 0],
+    "MASK": ["mask", 0],
+    "LATENT": ["latent", 0],
+    "AUDIO": ["audio", 0],
+    "VIDEO": ["video", 0],
+    "STRING": ["text", 0],
+    "MODEL": ["checkpoint", 0],
+    "CLIP": ["checkpoint", 1],
+    "VAE": ["checkpoint", 2],
 }
 OUTPUT_NODES = [
     *("SaveImage", "PreviewImage", "MaskPreview", "SaveLatent", "CheckpointSave", "CLIPSave", "VAESave", "ModelSave"),
