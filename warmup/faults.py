@@ -15,13 +15,14 @@ class Fault:
     problem: str
     remedy: str
 
+    @property
+    def where(self) -> str:
+        """The file, the entry and the key, as far as they are known."""
+        entry = None if self.entry is None else f"entry {self.entry!r}"
+        return ": ".join(part for part in (self.file, entry, self.key) if part is not None)
+
     def __str__(self) -> str:
-        where = [self.file]
-        if self.entry is not None:
-            where.append(f"entry {self.entry!r}")
-        if self.key is not None:
-            where.append(self.key)
-        return f"{': '.join(where)}: {self.problem}; {self.remedy}"
+        return f"{self.where}: {self.problem}; {self.remedy}"
 
 
 @dataclass(frozen=True, slots=True)

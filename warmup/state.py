@@ -16,7 +16,8 @@ from warmup.entries import Trigger
 FIRST_BACKOFF = 60.0
 LONGEST_BACKOFF = 3600.0
 RESETTLE = 600.0
-"""An entry evicted within so many seconds of its warm-up did not fit; to warm it at once would only evict another."""
+"""An entry that was brought back after an eviction and has gone again within so many seconds does not fit; to warm it at
+once would only evict another."""
 LONGEST_STEP_BACK = 86400.0
 UNDOING = frozenset({Trigger.UPSTREAM_START, Trigger.EVICTED})
 """Triggers that say that what a running warm-up has done so far may be gone."""
@@ -86,8 +87,9 @@ class EntryState:
         state = replace(self, pending=self.pending | {trigger})
         if trigger is not Trigger.EVICTED or self.last is None or self.last.result is not Result.WARMED:
             return state
-        stayed = abs(now - self.last.at) >= RESETTLE
-        return replace(state, failures=0, retry_at=None) if stayed else state.backed_off(now)
+        if abs(now - self.last.at) >= RESETTLE:
+            return replace(state, failures=0, retry_at=None)
+        return state.backed_off(now) if self.last.triggers == (Trigger.EVICTED,) else state
 
     def backed_off(self, now: float) -> "EntryState":
         """One more failure: wait twice as long as after the one before, at most an hour."""

@@ -129,4 +129,8 @@ def schedule_problems(config: Config, schema: Schema | None) -> list[Problem]:
         return []
     schedule = load(path)
     faults = schedule.faults if schema is None else check(schedule, Surroundings(schema))
-    return [Problem(str(fault).removesuffix(f"; {fault.remedy}") + ".", f"{fault.remedy}.") for fault in faults]
+    return [Problem(f"{fault.where}: {fault.problem}.", _sentence(fault.remedy)) for fault in faults]
+
+
+def _sentence(remedy: str) -> str:
+    return remedy[:1].upper() + remedy[1:] + ("" if remedy.endswith("?") else ".")

@@ -69,7 +69,7 @@ async def test_the_list_shows_next_times_last_results_and_faults(tmp_path: Path)
         listed = await warm(stage, "--list")
         [daily, hand, broken] = [line for line in listed.splitlines() if ".safetensors" in line or "│ broken" in line]
         assert "0 8 * * * (Europe/Berlin)" in daily
-        assert "08:00" in daily or ":00" in daily
+        assert ":00" in daily
         assert "warmed in" in daily
         assert "by hand" in hand
         assert "out" in broken
@@ -101,7 +101,7 @@ async def test_check_judges_the_schedule_by_what_comfyui_has(tmp_path: Path) -> 
     assert "entry 'page'" in said.output
     assert "Export (API)" in said.output
     assert "entry 'typo': inputs.ckpt_name: 'aa.safetensors' is not among what this ComfyUI offers" in said.output
-    assert "did you mean 'a.safetensors'?" in said.output
+    assert "Did you mean 'a.safetensors'?" in said.output
     assert "entry 'missing'" in said.output
 
 

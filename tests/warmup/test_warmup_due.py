@@ -218,6 +218,15 @@ def test_models_that_evict_each_other_are_not_warmed_in_a_circle() -> None:
     assert names(schedule, state, now + HOUR + RESETTLE + 2) == ["a"], "it stayed for long enough: no wait"
 
 
+def test_the_first_eviction_after_another_warm_up_waits_for_nothing() -> None:
+    schedule = schedule_of({"name": "a", "on": ["start", "evicted"]})
+    state = run(State().known(schedule.definitions, T0).triggered(["a"], Trigger.START, T0), "a", T0)
+    state = state.triggered(["a"], Trigger.EVICTED, T0 + 20)
+    assert names(schedule, state, T0 + 20) == ["a"], "whoever freed the memory did not do so for want of it"
+    state = run(state, "a", T0 + 20).triggered(["a"], Trigger.EVICTED, T0 + 40)
+    assert schedule.next_due(state, T0 + 40) == T0 + 100, "what made it go now was its coming back"
+
+
 def test_the_state_survives_as_json_except_what_a_restart_makes_anew() -> None:
     schedule = schedule_of({"name": "a", "cron": "0 13 * * *"}, {"name": "b"})
     state = State().known(schedule.definitions, T0)
