@@ -1,6 +1,6 @@
 """Runs the prompts of one warm-up one after the other, within one time limit, and says how it went in one result."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from warmup.plan import needed
@@ -16,6 +16,10 @@ class Run:
     result: Result
     seconds: float
     detail: str
+
+    def with_notes(self, notes: Iterable[str]) -> "Run":
+        """The same with more to say."""
+        return Run(self.result, self.seconds, "; ".join([self.detail, *notes]))
 
 
 async def run_steps(

@@ -7,22 +7,23 @@ time anyway. Triggers only mark entries as pending, so however many come, an ent
 import asyncio
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from normalizer import ModelSet, Schema
+from normalizer import ModelSet
 from warmup.entries import Depth, Trigger
 from warmup.faults import BadEntry, Fault
-from warmup.plan import Action, Decision, needed, plan
+from warmup.gate import Gate
+from warmup.in_force import InForce
+from warmup.plan import Action, Decision, needed, plan, resident
 from warmup.ports import Clock, Store, Warmer
-from warmup.prompts import Preparation, Step, Surroundings, prepare, prepare_file
+from warmup.prepared import Prepared
+from warmup.prompts import Preparation, Step, Surroundings, prepare_file
 from warmup.report import Report, make_rows
 from warmup.requests import FileRequest, Requests
 from warmup.runner import Run, run_steps
-from warmup.schedule import Planned, Schedule, load
+from warmup.schedule import Planned, Schedule
 from warmup.state import Outcome, Result, State
-from warmup.system import FileWatch
 
 log = logging.getLogger(__name__)
 
@@ -32,15 +33,6 @@ IDLE_AFTER = 60.0
 """Seconds without clients' prompts after which `idle` entries run: longer than people think between two prompts."""
 FILE_TIME_LIMIT = 600.0
 """Seconds for a model file that is warmed by hand, the default of an entry's `timeout`."""
-
-
-@dataclass(frozen=True)
-class _Made:
-    """The prompts that were made for an entry, and what they were made from."""
-
-    schema: Schema
-    key: tuple[str, Depth]
-    prepared: Preparation | BadEntry
 
 
 class WarmupService:
@@ -61,38 +53,32 @@ class WarmupService:
         With `gate_limit`, in seconds, `ready` is False after a restart of ComfyUI until the `upstream-start` entries
         have been tried or that time has passed.
         """
-        self._path = path
+        self._in_force = InForce(path)
         self._warmer = warmer
         self._clock = clock
         self._store = store
-        self._gate_limit = gate_limit
+        self._gate = Gate(gate_limit)
         self._idle_after = idle_after
-        self._files = FileWatch([path] if path else [])
-        self._schedule = load(path) if path else Schedule(Path())
-        self._files.follow(self._schedule.files)
-        self._rejected: tuple[Fault, ...] = ()
         self._state = self._remembered()
         self._requests = Requests()
         self._wake = asyncio.Event()
-        self._made: dict[str, _Made] = {}
+        self._prompts = Prepared()
         self._waiting: dict[str, str] = {}
         self._progress: dict[str, float] = {}
-        self._gate: set[str] = set()
-        self._gate_until = 0.0
         self._idle_seen: float | None = None
         self._idle_served = False
 
     @property
     def schedule(self) -> Schedule:
         """The schedule in force."""
-        return self._schedule
+        return self._in_force.schedule
 
     async def run(self) -> None:
         """Run until cancelled. Entries with the trigger `start` are due at once."""
-        for fault in self._schedule.faults:
+        for fault in self.schedule.faults:
             log.error("%s", fault)
         self._save()
-        self._trigger(self._schedule.listening(Trigger.START), Trigger.START)
+        self._trigger(self.schedule.listening(Trigger.START), Trigger.START)
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._watch(), name="warm-up schedule file")
@@ -102,17 +88,15 @@ class WarmupService:
 
     def upstream_started(self) -> None:
         """Run the entries that are for this: a new ComfyUI process answers."""
-        names = self._schedule.listening(Trigger.UPSTREAM_START)
+        names = self.schedule.listening(Trigger.UPSTREAM_START)
         self._trigger(names, Trigger.UPSTREAM_START)
-        if self._gate_limit is not None:
-            now = self._clock.now()
-            self._gate = {name for name in names if self._state.entries[name].backing_off(now) is None}
-            self._gate_until = now + self._gate_limit
+        now = self._clock.now()
+        self._gate.close((name for name in names if self._state.entries[name].backing_off(now) is None), now)
 
     def evicted(self, models: ModelSet) -> None:
         """Run the entries that are for this and need it: these components have left VRAM, or RAM as well."""
         around = self._warmer.surroundings()
-        listening = [planned for planned in self._schedule.entries if Trigger.EVICTED in planned.entry.triggers]
+        listening = [planned for planned in self.schedule.entries if Trigger.EVICTED in planned.entry.triggers]
         if around is None or not listening:
             return
         hit = []
@@ -129,7 +113,7 @@ class WarmupService:
 
     def ready(self) -> bool:
         """Whether no `upstream-start` entry holds readiness back any more."""
-        return not self._gate or self._clock.now() >= self._gate_until
+        return self._gate.open(self._clock.now())
 
     async def warm(self, name: str, depth: Depth | None = None) -> Outcome:
         """Run an entry now, behind clients' prompts; `depth` overrides its `to`. Gives how it went.
@@ -137,7 +121,7 @@ class WarmupService:
         Raises:
             KeyError: there is no such entry, or it is out.
         """
-        if self._schedule.get(name) is None:
+        if self.schedule.get(name) is None:
             raise KeyError(name)
         answer = self._requests.entry(name, depth)
         self._trigger([name], Trigger.MANUAL)
@@ -151,22 +135,12 @@ class WarmupService:
 
     def reload(self) -> tuple[Fault, ...]:
         """Read the schedule again. A file with faults that the one in force has not is not taken; they are given."""
-        if self._path is None:
-            return ()
-        new = load(self._path)
-        self._rejected = tuple(fault for fault in new.faults if fault not in self._schedule.faults)
-        if self._rejected:
-            self._files.follow({*new.files, *self._schedule.files})
-            for fault in self._rejected:
-                log.error("%s", fault)
-            log.error("%s: the schedule as it was before stays in force", self._path)
-            return self._rejected
-        log.info("%s: read again, %d entries", self._path, len(new.entries))
-        self._files.follow(new.files)
-        self._schedule = new
-        self._state = self._state.known(new.definitions, self._clock.now())
-        self._gate &= new.definitions.keys()
-        for name in self._requests.entries() - new.definitions.keys():
+        if not self._in_force.reload():
+            return self._in_force.rejected
+        definitions = self.schedule.definitions
+        self._state = self._state.known(definitions, self._clock.now())
+        self._gate.keep(definitions.keys())
+        for name in self._requests.entries() - definitions.keys():
             self._requests.answer(name, self._outcome(Run(Result.CANCELLED, 0.0, "no longer on the schedule"), ()))
         self._save()
         self._wake.set()
@@ -174,16 +148,16 @@ class WarmupService:
 
     def report(self) -> Report:
         """How everything stands."""
-        rows = make_rows(self._schedule, self._state, self._clock.now(), self._waiting, self._progress)
+        rows = make_rows(self.schedule, self._state, self._clock.now(), self._waiting, self._progress)
         files = self._requests.rows(self._progress)
-        return Report(self._path, (*rows, *files), self._schedule.faults, self._rejected)
+        return Report(self._in_force.path, (*rows, *files), self.schedule.faults, self._in_force.rejected)
 
     async def _watch(self) -> None:
         """Read the schedule again whenever it, or a workflow that it names, has changed on disk."""
         never = asyncio.Event()
         while True:
             await self._clock.wait(never, POLL)
-            if self._files.changed():
+            if self._in_force.changed():
                 self.reload()
 
     async def _work(self) -> None:
@@ -196,8 +170,8 @@ class WarmupService:
         """Seconds until something is due that is not waiting for somebody else, or until it is time to look again."""
         now = self._clock.now()
         times = [
-            self._schedule.next_for(planned, self._state, now)
-            for planned in self._schedule.entries
+            self.schedule.next_for(planned, self._state, now)
+            for planned in self.schedule.entries
             if planned.name not in self._waiting
         ]
         return min([POLL, *(max(time - now, 0.0) for time in times if time is not None)])
@@ -206,7 +180,7 @@ class WarmupService:
         """Do the first thing that can be done; False when there is none."""
         around = self._warmer.surroundings()
         idle = self._watch_idle()
-        due = self._schedule.due(self._state, self._clock.now())
+        due = self.schedule.due(self._state, self._clock.now())
         if around is None:
             self._waiting = {item.planned.name: "ComfyUI does not answer yet" for item in due}
             return False
@@ -217,7 +191,7 @@ class WarmupService:
         decisions = plan(due, prepared, self._warmer, clients_busy=not idle)
         self._waiting = {item.name: item.reason for item in decisions if item.action is Action.WAIT}
         for decision in decisions:
-            if decision.action is not Action.WAIT and (planned := self._schedule.get(decision.name)):
+            if decision.action is not Action.WAIT and (planned := self.schedule.get(decision.name)):
                 await self._carry_out(planned, decision, prepared[decision.name])
                 return True
         return False
@@ -230,7 +204,7 @@ class WarmupService:
         self._idle_seen = idle
         if idle is not None and idle >= self._idle_after and not self._idle_served:
             self._idle_served = True
-            self._trigger(self._schedule.listening(Trigger.IDLE), Trigger.IDLE)
+            self._trigger(self.schedule.listening(Trigger.IDLE), Trigger.IDLE)
         return idle is not None
 
     async def _carry_out(self, planned: Planned, decision: Decision, prepared: Preparation | BadEntry) -> None:
@@ -243,15 +217,13 @@ class WarmupService:
         else:
             ended = Run(Result.SKIPPED if decision.action is Action.SKIP else Result.FAILED, 0.0, decision.reason)
         if isinstance(prepared, Preparation):
-            ended = Run(ended.result, ended.seconds, "; ".join([ended.detail, *prepared.notes]))
+            ended = ended.with_notes(prepared.notes)
             if entry.keep and ended.result in {Result.WARMED, Result.SKIPPED}:
                 self._warmer.keep(prepared.models, entry.keep)
-        outcome = self._outcome(ended, decision.triggers)
-        level = logging.WARNING if outcome.result.is_failure else logging.INFO
-        log.log(level, "%s: %s after %.1f s: %s", name, outcome.result, outcome.seconds, outcome.detail)
+        outcome = self._told(name, ended, decision.triggers)
         if name in self._state.entries:
             self._state = self._state.with_entry(name, self._state.entries[name].finished(outcome))
-        self._gate.discard(name)
+        self._gate.tried(name)
         self._requests.answer(name, outcome)
         self._save()
 
@@ -261,9 +233,13 @@ class WarmupService:
         except BadEntry as bad:
             ended = Run(Result.FAILED, 0.0, str(bad))
         else:
-            ended = await self._run(wanted.file, prepared.steps, 0, FILE_TIME_LIMIT)
-            ended = Run(ended.result, ended.seconds, "; ".join([ended.detail, *prepared.notes]))
-        self._requests.answer_file(self._outcome(ended, (Trigger.MANUAL,)))
+            steps = [step for step in prepared.steps if needed(step, self._warmer)]
+            if steps:
+                ended = await self._run(wanted.file, steps, 0, FILE_TIME_LIMIT)
+            else:
+                ended = Run(Result.SKIPPED, 0.0, resident(prepared.steps))
+            ended = ended.with_notes(prepared.notes)
+        self._requests.answer_file(self._told(wanted.file, ended, (Trigger.MANUAL,)))
 
     async def _run(self, name: str, steps: Sequence[Step], priority: int, time_limit: float) -> Run:
         try:
@@ -280,25 +256,18 @@ class WarmupService:
             self._progress.pop(name, None)
 
     def _prepared(self, planned: Planned, around: Surroundings) -> Preparation | BadEntry:
-        """The prompts of an entry, made once per schema unless it is a group, which depends on what clients send."""
-        depth = self._requests.depth(planned.name) or planned.entry.to
-        key = (planned.definition, depth)
-        known = self._made.get(planned.name)
-        if known is not None and known.schema is around.schema and known.key == key:
-            return known.prepared
-        prepared: Preparation | BadEntry
-        try:
-            prepared = prepare(planned, around, depth)
-        except BadEntry as bad:
-            prepared = bad
-        if planned.entry.group is None:
-            self._made[planned.name] = _Made(around.schema, key, prepared)
-        return prepared
+        return self._prompts.get(planned, around, self._requests.depth(planned.name) or planned.entry.to)
 
     def _trigger(self, names: Iterable[str], trigger: Trigger) -> None:
         if concerned := tuple(names):
             self._state = self._state.triggered(concerned, trigger, self._clock.now())
             self._wake.set()
+
+    def _told(self, name: str, ended: Run, triggers: tuple[Trigger, ...]) -> Outcome:
+        """The outcome of a warm-up, after it has been logged."""
+        level = logging.WARNING if ended.result.is_failure else logging.INFO
+        log.log(level, "%s: %s after %.1f s: %s", name, ended.result, ended.seconds, ended.detail)
+        return self._outcome(ended, triggers)
 
     def _outcome(self, ended: Run, triggers: tuple[Trigger, ...]) -> Outcome:
         return Outcome(self._clock.now(), ended.result, ended.seconds, ended.detail, triggers)
@@ -313,4 +282,4 @@ class WarmupService:
                 state = State.from_json(text)
             except ValueError as error:
                 log.warning("%s; cron times missed before this start are not made up for", error)
-        return state.known(self._schedule.definitions, self._clock.now())
+        return state.known(self.schedule.definitions, self._clock.now())

@@ -16,7 +16,7 @@ from warmup.entries import Trigger
 FIRST_BACKOFF = 60.0
 LONGEST_BACKOFF = 3600.0
 RESETTLE = 600.0
-"""An entry that was brought back after an eviction and has gone again within so many seconds does not fit; to warm it at
+"""An entry that was brought back after an eviction and goes again within so many seconds does not fit: to warm it at
 once would only evict another."""
 LONGEST_STEP_BACK = 86400.0
 UNDOING = frozenset({Trigger.UPSTREAM_START, Trigger.EVICTED})
