@@ -93,6 +93,12 @@ class Schema:
             return self
         return Schema.from_object_info({**self._info, **info}, include=self.include, exclude=self.exclude)
 
+    def without(self, class_types: Iterable[str]) -> "Schema":
+        """Take classes out; others may change roles by it."""
+        gone = frozenset(class_types)
+        left = {name: entry for name, entry in self._info.items() if name not in gone}
+        return Schema.from_object_info(left, include=self.include, exclude=self.exclude)
+
     def get(self, class_type: Any) -> NodeClass | None:
         """Give the class of that name, or None; anything may be asked for."""
         return self.classes.get(class_type) if isinstance(class_type, str) else None

@@ -64,8 +64,11 @@ class Sender:
             UpstreamError: when ComfyUI did not answer and does not have the prompt either.
         """
         answer, way_back = await self._post(parcel, pins, place)
+        if named := _named(answer, way_back):
+            log.warning("ComfyUI objected to a pin; the prompt goes again without that: %r", answer.body[:500])
+            answer, way_back = await self._post(parcel, self._without(named, parcel.record), place)
         if way_back.pins and await self._suspects_pins(answer, way_back, parcel.record.prompt_id):
-            log.warning("ComfyUI objected to a pin; the prompt goes again without: %r", answer.body[:500])
+            log.warning("ComfyUI objected to a pin; the prompt goes again without any: %r", answer.body[:500])
             answer, way_back = await self._post(parcel, (), place)
         return restored_answer(answer, way_back)
 
@@ -105,13 +108,25 @@ class Sender:
         return json_answer(body)
 
     async def _suspects_pins(self, answer: Answer, way_back: WayBack, prompt_id: str) -> bool:
-        if answer.ok:
-            return False
         if answer.status >= _SERVER_ERROR:
             # It may have been queued all the same.
             return await find_number(self._upstream, prompt_id) is None
-        parsed = _json(answer.body)
-        return bool(parsed is not None and way_back.pins_named(parsed))
+        return bool(_named(answer, way_back))
+
+    def _without(self, named: frozenset[str], record: Record) -> Sequence[Chain]:
+        """The chains of a refused prompt that hold nothing of the classes of these pins; such classes are forgotten.
+
+        Of a pin ComfyUI's validation looks at nothing but its class, and it names only the first that it misses.
+        """
+        nodes = {node_id: node for chain in record.pins for node_id, node in chain.nodes.items()}
+        gone = {nodes[node_id]["class_type"] for node_id in named}
+        self._upstream.schema.lose(gone)
+        return [chain for chain in record.pins if gone.isdisjoint(node["class_type"] for node in chain.nodes.values())]
+
+
+def _named(answer: Answer, way_back: WayBack) -> frozenset[str]:
+    """The pins that a refusal names."""
+    return frozenset() if answer.ok else way_back.pins_named(_json(answer.body))
 
 
 def _headers(parcel: Parcel) -> HeaderList:

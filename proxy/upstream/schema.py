@@ -59,6 +59,10 @@ class SchemaKeeper:
         """A new ComfyUI process may have other nodes: read again."""
         self.complete = False
 
+    def lose(self, class_types: Iterable[str]) -> None:
+        """ComfyUI has not got these classes any more; a prompt that names one asks again."""
+        self.schema = self.schema.without(class_types)
+
     async def cover(self, class_types: Iterable[str]) -> Schema:
         """The schema, with the given classes in it as far as ComfyUI knows them and answers in time."""
         missing = {name for name in class_types if self.schema.get(name) is None}
