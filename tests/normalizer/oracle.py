@@ -31,8 +31,10 @@ def validated(prompt: Prompt, info: Info) -> dict[str, Any]:
         inputs = result[node_id]["inputs"]
         for name, declared in _declared(info[result[node_id]["class_type"]]):
             value = inputs.get(name)
-            if type(value) is list:
-                stack.extend(part for part in value[:1] if type(part) is str)
+            if is_link(value):
+                stack.append(value[0])
+            elif type(value) is list:
+                continue  # a bad link: validation reports it, and neither follows nor casts it
             elif name in inputs:
                 inputs[name] = _cast(value, declared)
     return result

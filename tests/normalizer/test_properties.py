@@ -5,14 +5,13 @@ import json
 import random
 from typing import Any
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from normalizer import Chain, MalformedPrompt, Normalized, WayBack, carry, normalize
 from tests.normalizer import oracle
 from tests.normalizer.schemas import INFO, SCHEMA, node
-from tests.normalizer.strategies import JSON, READERS, prompts
+from tests.normalizer.strategies import JSON, prompts
 
 V1_LOADERS = {"CheckpointLoaderSimple", "VAELoader", "LoraLoader", "LoraLoaderModelOnly", "CLIPSetLastLayer"}
 V1_LOADERS |= {"DiffControlNetLoader"}
@@ -104,23 +103,16 @@ def test_equal_stays_equal_and_different_stays_different(one: dict[str, Any], ot
         assert all((before == other_before) == (after == other_after) for other_before, other_after in pairs)
 
 
-@pytest.mark.xfail(
-    strict=False, reason="a counterexample with an undeclared link is found now and then; not understood yet"
-)
 @settings(max_examples=40, deadline=None)
 @given(prompts(readers=False), st.lists(prompts(), max_size=3))
 def test_pins_change_no_key_and_hold_the_key_of_what_ran(prompt: dict[str, Any], others: list[dict[str, Any]]) -> None:
     mine = normalize(prompt, SCHEMA)
     chains: list[Chain] = []
-    ran: dict[str, set[Any]] = {}
+    ran: set[Any] = set()
     for other in others:
         theirs = normalize(other, SCHEMA)
         chains += theirs.chains
-        if any(item["class_type"] in READERS for item in other.values()):
-            continue  # it runs under the client's ids: nothing to compare by name
-        seen = oracle.validated(theirs.prompt, INFO)
-        for node_id in {node_id for chain in theirs.chains for node_id in chain.nodes if node_id in seen}:
-            ran.setdefault(node_id, set()).add(oracle.signature(seen, node_id, INFO))
+        ran.update(keys(theirs.prompt).values())
     carried = carry(mine, chains, SCHEMA)
     assert list(carried.prompt) == [*mine.prompt, *carried.way_back.pins]
     before, after = keys(mine.prompt), keys(carried.prompt)
@@ -130,7 +122,7 @@ def test_pins_change_no_key_and_hold_the_key_of_what_ran(prompt: dict[str, Any],
         assert item["_meta"]
         assert all(value[0] in carried.prompt for value in item["inputs"].values() if oracle.is_link(value))
         assert not INFO[item["class_type"]]["output_node"]
-        assert pin not in ran or after[pin] in ran[pin]
+        assert after[pin] in ran
     assert same_text(carried.way_back.prompt(carried.prompt), prompt)
     assert carry(mine, chains, SCHEMA) == carried
 
