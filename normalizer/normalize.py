@@ -135,13 +135,17 @@ def _rewritten(
     result: dict[str, Any] = {}
     for node_id, raw in prompt.items():
         made = raw
-        if node_id in nodes:
-            node = nodes[node_id]
-            changed = {link.input: [sent[link.source], link.slot] for link in node.links if link.source in sent}
-            if changed or node_id in dropped:
-                inputs = {**node.inputs, **changed}
-                for item in dropped.get(node_id, ()):
-                    del inputs[item.name]
+        node = nodes.get(node_id)
+        if node is not None:
+            inputs = None
+            for name, source, slot in node.links:
+                if source in sent:
+                    inputs = dict(node.inputs) if inputs is None else inputs
+                    inputs[name] = [sent[source], slot]
+            for item in dropped.get(node_id, ()):
+                inputs = dict(node.inputs) if inputs is None else inputs
+                del inputs[item.name]
+            if inputs is not None:
                 made = {**raw, "inputs": inputs}
         result[sent.get(node_id, node_id)] = made
     return result

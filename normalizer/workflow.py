@@ -85,9 +85,11 @@ def _links(class_type: str, inputs: dict[str, Any], odd: list[OddLink]) -> tuple
     found = []
     for name, value in inputs.items():
         kind = type(value)
+        if kind is str:
+            continue  # most values are
         if kind is list:
             if is_link(value):
-                found.append(Link(name, value[0], value[1]))
+                found.append(Link(name, *value))
                 continue
             named = value
         elif kind is dict and "__value__" in value:

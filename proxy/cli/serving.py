@@ -17,6 +17,7 @@ from normalizer import Role, Schema, describe
 from proxy.app import running
 from proxy.cli.lifetime import Lifetime
 from proxy.cli.warming import schedule_problems
+from proxy.collecting import collect_rarely
 from proxy.config import Config
 from proxy.engine.report import Report, survey
 from proxy.errors import ComfykeepError, UpstreamError
@@ -50,6 +51,7 @@ def serve(config: Config, path: Path | None) -> None:
         ServeError: when the address cannot be listened on, or the journal cannot be used.
     """
     logging.basicConfig(level=config.proxy.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")
+    collect_rarely()
     with contextlib.suppress(KeyboardInterrupt):
         run_async(_serve(config, path))
 

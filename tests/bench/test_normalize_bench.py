@@ -1,12 +1,15 @@
 """The normalizer's benchmark: prompts of the sizes it names, every kind of frame restored and passed."""
 
+import gc
 import json
+from collections.abc import Iterator
 
 import pytest
 
 from bench import normalize
 from normalizer import Schema
 from normalizer import normalize as rewrite
+from proxy.collecting import THRESHOLDS
 
 
 def test_the_report_has_a_row_for_every_size_and_kind() -> None:
@@ -26,6 +29,14 @@ def test_its_prompts_are_rewritten_like_real_ones(size: int) -> None:
     assert json.dumps(normalized.way_back.prompt(normalized.prompt)) == json.dumps(made)
 
 
+@pytest.fixture
+def _thresholds() -> Iterator[None]:
+    before = gc.get_threshold()
+    yield
+    gc.set_threshold(*before)
+
+
+@pytest.mark.usefixtures("_thresholds")
 def test_json_for_machines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(normalize, "SECONDS", 0.0)
     normalize.run(json_output=True)
@@ -33,3 +44,4 @@ def test_json_for_machines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     assert set(report) == {"prompts", "frames"}
     assert set(report["prompts"][0]) == {"nodes", "median_us", "p99_us"}
     assert set(report["frames"][0]) == {"kind", "restored_per_s", "passed_per_s"}
+    assert gc.get_threshold() == THRESHOLDS, "as in the proxy"
