@@ -61,7 +61,9 @@ def read_inputs(sections: Any) -> Iterator[InputSpec]:
 
 def _read(name: str, entry: Any, *, required: bool) -> Iterator[InputSpec]:
     type_, options = _type_and_options(entry)
-    if isinstance(type_, list):
+    if options.get("forceInput") and (isinstance(type_, list) or type_ == "COMBO"):
+        yield InputSpec(name, "COMBO", Form.LINK, required)
+    elif isinstance(type_, list):
         yield InputSpec(name, "COMBO", Form.CHOICE, required, _names_file(name, type_))
     elif type_ == "COMBO":
         choices = options.get("options")
