@@ -1,6 +1,7 @@
 """A class that a pin needs is gone from ComfyUI: the client's prompt runs all the same, and keeps the other pins."""
 
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -14,6 +15,11 @@ def custom(name: str) -> Prompt:
     return {"1": node(name, ckpt_name="m1"), "2": node("FakeOutput", value=link("1"))}
 
 
+def vanish(stage: Stage, *names: str) -> None:
+    for name in names:
+        del cast("dict[str, Any]", stage.comfy.process.classes)[name]
+
+
 def sent(stage: Stage) -> list[bytes]:
     return [asked.body for asked in stage.relay.asked("POST", "/prompt")]
 
@@ -23,7 +29,7 @@ async def test_a_vanished_class_costs_nothing_but_its_own_pin(mode: Mode, tmp_pa
     async with staged(mode, tmp_path) as stage, stage.client.socket() as socket:
         await stage.client.run(custom("FakeCheckpointLoader"), socket)
         await stage.client.run(encode("a", "1"), socket)
-        del stage.comfy.process.classes["FakeCheckpointLoader"]
+        vanish(stage, "FakeCheckpointLoader")
         before = len(sent(stage))
         run = await stage.client.run(encode("b", "1", ids="1 2 3"), socket)
         refused, taken = sent(stage)[before:][-2:]
@@ -39,8 +45,7 @@ async def test_two_vanished_classes(tmp_path: Path) -> None:
     async with staged(Mode.PINS, tmp_path) as stage, stage.client.socket() as socket:
         await stage.client.run(custom("FakeCheckpointLoader"), socket)
         await stage.client.run(encode("a", "1"), socket)
-        del stage.comfy.process.classes["FakeCheckpointLoader"]
-        del stage.comfy.process.classes["CheckpointLoaderSimple"]
+        vanish(stage, "FakeCheckpointLoader", "CheckpointLoaderSimple")
         vae = {"1": node("VAELoader", vae_name="v.safetensors"), "2": node("FakeOutput", value=link("1"))}
         run = await stage.client.run(vae, socket)
         assert run.end.kind == "execution_success"

@@ -146,9 +146,10 @@ def test_a_sweep_over_strengths_keeps_the_file(schema: Schema) -> None:
     assert run(normalize(lora(0.9, ("x", "y")), schema)).texts["out"] == ["model one + held two @ 0.9"]
 
 
-def test_values_that_validation_casts_are_pinned_as_cast(schema: Schema) -> None:
-    prompt = lora(0.5)
-    prompt["2"]["inputs"]["strength"] = "0.5"
+@pytest.mark.parametrize("given", ["1.0", " 1e0 ", {"__value__": "1"}, True, 1], ids=repr)
+def test_values_that_validation_casts_are_pinned_as_cast(schema: Schema, given: Any) -> None:
+    prompt = lora(1.0)
+    prompt["2"]["inputs"]["strength"] = given
     first = normalize(prompt, schema)
     run(first)
     run(
@@ -158,7 +159,7 @@ def test_values_that_validation_casts_are_pinned_as_cast(schema: Schema) -> None
             schema,
         )
     )
-    assert run(normalize(lora(0.5), schema)).cached == {"1", "2"}
+    assert run(normalize(lora(1.0), schema)).cached == {"1", "2"}
 
 
 def test_an_error_in_a_loader_names_the_clients_node(schema: Schema) -> None:

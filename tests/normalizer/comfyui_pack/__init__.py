@@ -7,6 +7,8 @@ that a rewritten prompt could break.
 from collections.abc import Mapping
 from typing import Any
 
+from .telling import TELLING
+
 FILES = ["one", "two", "three", "broken"]
 
 
@@ -119,4 +121,4 @@ class KeepShow:
 
 NODE_CLASS_MAPPINGS: dict[str, type] = {
     cls.__name__: cls for cls in (KeepLoader, KeepLora, KeepPower, KeepUnique, KeepLookup, KeepShow)
-}
+} | TELLING
