@@ -222,6 +222,7 @@ def as_text(value: Any) -> str:
     if isinstance(value, (int, float, bool)):
         return str(value)
     try:
-        return json.dumps(value, indent=4, ensure_ascii=False)
+        # the check for cycles leaves one behind where it fails, and with it the value until the next collection
+        return json.dumps(value, indent=4, ensure_ascii=False, check_circular=False)
     except (TypeError, ValueError):
         return str(value)

@@ -133,7 +133,6 @@ async def test_freeing(flags: dict[str, Any], reads: int) -> None:
         assert len(offloaded) == 3
 
 
-@pytest.mark.xfail(strict=False, reason="the simulated memory is freed late on a busy machine")
 async def test_under_pressure_the_running_prompt_gives_its_large_intermediates() -> None:
     """Entries of the prompt itself count as active, and only large ones go before everything does."""
     images = {
@@ -155,7 +154,6 @@ def shown_image(node_id: str, side: int, count: int) -> dict[str, Any]:
     return {node_id: blank, str(int(node_id) + 1): node("PreviewAny", source=[node_id, 0])}
 
 
-@pytest.mark.xfail(strict=False, reason="the simulated memory is freed late on a busy machine")
 async def test_small_results_stay_while_large_ones_can_make_room() -> None:
     large = shown_image("1", 4096, 15)
     small = shown_image("3", 512, 1)

@@ -77,6 +77,8 @@ async def test_memory_is_free_as_soon_as_no_cache_refers_to_a_model() -> None:
         async with simulated(cache=CacheMode.CLASSIC) as driver:
             empty = driver.memory.ram_free
             await driver.run(image("a"))
+            blank = node("EmptyImage", width=64, height=64, batch_size=1, color=1)
+            await driver.run({"1": blank, "2": node("PreviewAny", source=["1", 0])})
             await driver.run({"1": node("FakeRaise", value="x", mode="error"), "2": node("FakeOutput", value=["1", 0])})
             assert driver.memory.residency() == {}
             assert driver.memory.ram_free == empty
