@@ -11,7 +11,7 @@ from aiohttp import web
 from proxy.config import Config
 from proxy.core.budget import Limits
 from proxy.core.settings import Settings
-from proxy.downstream.middleware import access_rules, errors_as_json
+from proxy.downstream.middleware import errors_as_json, install_access_rules
 from proxy.downstream.passthrough import Passthrough
 from proxy.downstream.routes import add_routes
 from proxy.downstream.sockets import Sockets
@@ -156,8 +156,8 @@ async def _open_queue(config: Config, parts: Parts) -> HeldQueue:
 
 def _application(engine: Engine, client: UpstreamClient, tunnel: Tunnel, warmup: WarmupService) -> web.Application:
     passthrough = Passthrough(client, tunnel)
-    rules = access_rules(lambda: engine.upstream.flags.cors_origin, passthrough.takes)
-    app = web.Application(middlewares=[rules, errors_as_json], client_max_size=0)  # ComfyUI sets the limit
+    app = web.Application(middlewares=[errors_as_json], client_max_size=0)  # ComfyUI sets the limit
+    install_access_rules(app, lambda: engine.upstream.flags, passthrough.takes)
     add_routes(app, engine, Sockets(engine.feed, passthrough.forward))
     add_warmup_routes(app, engine, warmup)
     passthrough.install(app)

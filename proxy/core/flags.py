@@ -26,6 +26,8 @@ CACHE_RAM_AUTO: Version = (0, 19)
 INACTIVE_LIMIT_128: Version = (0, 29)
 """From here on the default inactive threshold ends at 128 GB; before, at 96 GB."""
 DYNAMIC_VRAM_DEFAULT: Version = (0, 16)
+CORS_PATCH: Version = (0, 4)
+"""From here on `--enable-cors-header` allows PATCH too."""
 CLIENT_PROMPT_ID: Version = (0, 3, 45)
 """From here on a client may name its prompt itself."""
 

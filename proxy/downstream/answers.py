@@ -46,8 +46,10 @@ async def pass_refusal(request: web.Request, refusal: Refusal) -> PassedResponse
     return response
 
 
-async def respond(request: web.Request, answer: Answer) -> PassedResponse:
+async def respond(request: web.Request, answer: Answer) -> web.StreamResponse:
     """Give a client an answer that was read to its end."""
+    if answer.ours:
+        return web.Response(status=answer.status, headers=CIMultiDict(answer.headers), body=answer.body)
     response = PassedResponse(answer.status, answer.reason, answer.headers)
     await response.prepare(request)
     await response.write_eof(answer.body)

@@ -10,26 +10,28 @@ import logging
 from collections.abc import Callable
 
 from aiohttp import web
-from aiohttp.typedefs import Handler, Middleware
+from aiohttp.typedefs import Handler
 
-from proxy.downstream.answers import abort
+from proxy.core.flags import CORS_PATCH, UpstreamFlags
+from proxy.downstream.answers import PassedResponse, abort
 from proxy.downstream.guard import Judgement, host_name, is_loopback, judge
 from proxy.errors import ComfykeepError
 
 log = logging.getLogger(__name__)
 
 
-def access_rules(cors_origin: Callable[[], str | None], passed_on: Callable[[web.Request], bool]) -> Middleware:
-    """The guard, or the CORS headers, around every route that is not passed on.
+def install_access_rules(
+    app: web.Application, flags: Callable[[], UpstreamFlags], passed_on: Callable[[web.Request], bool]
+) -> None:
+    """Put the guard, or the CORS headers, around what the proxy answers itself.
 
-    `cors_origin` tells what the upstream was given as `--enable-cors-header`, None where it has its guard (or is not
-    known yet). `passed_on` tells which requests ComfyUI itself will judge.
+    `flags` tells how the upstream was started; until that is known, the guard stands. `passed_on` tells which requests
+    ComfyUI itself will judge. To be the outermost middleware.
     """
 
     @web.middleware
-    async def apply(request: web.Request, handler: Handler) -> web.StreamResponse:
-        allowed_origin = cors_origin()
-        if allowed_origin is None and not passed_on(request) and await _refused(request):
+    async def judge_first(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if flags().cors_origin is None and not passed_on(request) and await _refused(request):
             log.warning(
                 "refused %s %s: Host %r, Origin %r",
                 request.method,
@@ -38,19 +40,25 @@ def access_rules(cors_origin: Callable[[], str | None], passed_on: Callable[[web
                 request.headers.get("Origin"),
             )
             return web.Response(status=403)
-        response = await handler(request)
-        if allowed_origin is not None:
-            response.headers.update(cors_headers(allowed_origin))
-        return response
+        return await handler(request)
 
-    return apply
+    async def allow(_request: web.Request, response: web.StreamResponse) -> None:
+        # as they begin: a long answer is on its way when its handler returns
+        if not isinstance(response, PassedResponse | web.WebSocketResponse):
+            response.headers.update(cors_headers(flags()))
+
+    app.middlewares.insert(0, judge_first)
+    app.on_response_prepare.append(allow)
 
 
-def cors_headers(allowed_origin: str) -> dict[str, str]:
-    """What ComfyUI adds to every answer under `--enable-cors-header`."""
+def cors_headers(flags: UpstreamFlags) -> dict[str, str]:
+    """What ComfyUI adds to every answer under `--enable-cors-header`; nothing without it."""
+    if flags.cors_origin is None:
+        return {}
+    patch = ", PATCH" if flags.version >= CORS_PATCH else ""
     return {
-        "Access-Control-Allow-Origin": allowed_origin,
-        "Access-Control-Allow-Methods": "POST, GET, DELETE, PUT, OPTIONS, PATCH",
+        "Access-Control-Allow-Origin": flags.cors_origin,
+        "Access-Control-Allow-Methods": "POST, GET, DELETE, PUT, OPTIONS" + patch,
         "Access-Control-Allow-Headers": "Content-Type, Authorization",
         "Access-Control-Allow-Credentials": "true",
     }

@@ -222,4 +222,5 @@ def _node_errors(answer: Answer) -> dict[str, object]:
 
 def _refusal(error: DownstreamError) -> Answer:
     """What the client would have been answered."""
-    return Answer(error.status, "", [("Content-Type", "application/json")], json.dumps(error.body()).encode())
+    headers = [("Content-Type", "application/json; charset=utf-8")]
+    return Answer(error.status, "", headers, json.dumps(error.body()).encode(), ours=True)

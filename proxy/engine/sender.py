@@ -157,7 +157,7 @@ def restored_answer(answer: Answer, way_back: WayBack) -> Answer:
 def json_answer(body: bytes) -> Answer:
     """A 200 with a JSON body, as ComfyUI gives it."""
     headers = [("Content-Type", "application/json; charset=utf-8"), ("Content-Length", str(len(body)))]
-    return Answer(_OK, "OK", headers, body)
+    return Answer(_OK, "OK", headers, body, ours=True)
 
 
 def with_body(answer: Answer, body: bytes) -> Answer:

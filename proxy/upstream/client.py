@@ -34,12 +34,16 @@ _HEAD_LIMIT = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A response that was read to its end. `headers` are the end-to-end ones, `body` is as it came over the wire."""
+    """A response that was read to its end. `headers` are the end-to-end ones, `body` is as it came over the wire.
+
+    `ours` is one that the proxy words in ComfyUI's place.
+    """
 
     status: int
     reason: str
     headers: HeaderList
     body: bytes
+    ours: bool = False
 
     @property
     def ok(self) -> bool:

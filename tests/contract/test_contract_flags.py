@@ -46,14 +46,6 @@ async def _open_to_others(client: Client) -> bool:
     return (await client.get("/prompt", Origin=ORIGIN)).status == 200
 
 
-@pytest.fixture
-def held_queue_lacks_cors(request: pytest.FixtureRequest) -> None:
-    """The held queue's own answers begin before the headers are added; fails as soon as they no longer do."""
-    params = request.node.callspec.params
-    if params["target"].startswith("proxy-full+") and params.get("path", "/queue") in {"/queue", "/api/queue"}:
-        request.applymarker(pytest.mark.xfail(strict=True, reason="no CORS headers on GET /queue and POST /prompt"))
-
-
 def content(target: Target, path: str, answer: Answer, coding: str = "gzip") -> bytes:
     """The body, which must be compressed unless the proxy worded it."""
     found = answer.headers.get("Content-Encoding")
@@ -105,7 +97,6 @@ async def test_pictures_are_not_compressed(client: Client, socket: Socket) -> No
     assert "Content-Encoding" not in answer.headers
 
 
-@pytest.mark.usefixtures("held_queue_lacks_cors")
 @pytest.mark.parametrize("path", [*READABLE, "/", "/view", "/no/such/route", "/userdata?dir=nothing-here"])
 async def test_answers_say_who_may_read_them(client: Client, target: Target, path: str) -> None:
     for method in ("GET", "OPTIONS"):
@@ -113,7 +104,6 @@ async def test_answers_say_who_may_read_them(client: Client, target: Target, pat
         assert cors(answer) == allowed_origin(target)
 
 
-@pytest.mark.usefixtures("held_queue_lacks_cors")
 async def test_answers_to_requests_say_it_too(client: Client, target: Target) -> None:
     for path, body, status in (
         ("/prompt", {"prompt": prompts.text("cors")}, 200),

@@ -6,9 +6,10 @@ import pytest
 from aiohttp import web
 from multidict import CIMultiDict
 
+from proxy.core.flags import UpstreamFlags
 from proxy.downstream import guard
 from proxy.downstream.guard import Judgement, host_name, is_loopback, judge
-from proxy.downstream.middleware import access_rules, errors_as_json
+from proxy.downstream.middleware import errors_as_json, install_access_rules
 from proxy.downstream.passthrough import Passthrough
 from proxy.downstream.tunnel import Tunnel
 from proxy.errors import ShuttingDown
@@ -111,7 +112,9 @@ async def answer(request: bytes, cors_origin: str | None) -> bytes:
 
     async with serving(script) as upstream, UpstreamClient(upstream.url) as client:
         passthrough = Passthrough(client, Tunnel(upstream.url))
-        app = web.Application(middlewares=[access_rules(lambda: cors_origin, passthrough.takes), errors_as_json])
+        app = web.Application(middlewares=[errors_as_json])
+        flags = UpstreamFlags(version=(0, 33), cors_origin=cors_origin)
+        install_access_rules(app, lambda: flags, passthrough.takes)
         app.router.add_get("/ours", ours)
         app.router.add_get("/failing", failing)
         passthrough.install(app)
