@@ -74,6 +74,7 @@ class Engine:
             on_end=self.ended,
             on_status=self._queue_changed,
             held_remaining=self._remaining,
+            clients=self._clients,
         )
         self.feed = make_feed(self)
         self._observer.own_id = self.feed.own_id
@@ -366,6 +367,9 @@ class Engine:
         if self.held is None:
             return self.warming.visible(self._observer.remaining)
         return self.held.holding.remaining
+
+    def _clients(self) -> Iterable[str]:
+        return self.feed.connected()
 
     def _queue_changed(self, remaining: int) -> None:
         self._watch.changed(remaining)

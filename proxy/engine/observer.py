@@ -3,10 +3,9 @@
 A frame that needs no change is passed on as the bytes it came as, and the frequent ones (progress, previews) are not
 even parsed then.
 
-For a prompt without a client id ComfyUI broadcasts progress, previews and interruptions and sends the rest to nobody.
-Such a prompt runs under the proxy's own id here, so that its events are seen; they are then broadcast or suppressed by
-the same rule. What a custom node broadcasts comes to every client's own socket anyway, and is not repeated from the
-proxy's.
+For a prompt without a client id ComfyUI broadcasts progress, previews, interruptions and what custom nodes send to its
+client; the other events of its own it sends to nobody. Such a prompt runs under the proxy's own id here, so that its
+events are seen; they are then broadcast or suppressed by the same rule. See `twins` for what comes on all sockets.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -16,10 +15,10 @@ from typing import Any
 from normalizer import WayBack, mentions_sent_id
 from proxy.core.events import Outcome
 from proxy.engine.records import Handling, Record, Records
+from proxy.engine.twins import Twins
 from proxy.upstream.attachment import Delivery
 from proxy.wire.frames import (
     BinaryFrame,
-    BinaryType,
     Frame,
     Message,
     PreviewWithMetadata,
@@ -29,8 +28,10 @@ from proxy.wire.frames import (
     parse_text,
 )
 
-_BROADCAST = frozenset({"progress", "progress_state", "execution_interrupted"})
-"""Text events that ComfyUI sends to all when the prompt has no client id."""
+_FOR_NOBODY = frozenset(
+    {"execution_start", "execution_cached", "executing", "executed", "execution_success", "execution_error"}
+)
+"""Text events that ComfyUI does not send when the prompt has no client id."""
 
 _FREQUENT = '{"type": "progress_state"'
 """How frames begin that say nothing which others do not, and come with every step."""
@@ -48,8 +49,9 @@ class FrameObserver:
         on_end: Callable[[Record, Outcome], None],
         on_status: Callable[[int], None],
         held_remaining: Callable[[], int],
+        clients: Callable[[], Iterable[str]],
     ) -> None:
-        """`on_status` is told ComfyUI's `queue_remaining` whenever it is broadcast."""
+        """`on_status` is told ComfyUI's `queue_remaining` whenever it is broadcast; `clients` are connected now."""
         self.own_id = ""
         self.holds = False
         """The queue is held here: what clients read of its length comes from there, not from ComfyUI's `status`."""
@@ -62,6 +64,9 @@ class FrameObserver:
         self._on_event = on_event
         self._on_end = on_end
         self._on_status = on_status
+        self._twins = Twins(clients)
+        self._for_all = False
+        """The prompt that ComfyUI took last has no client id."""
         self.held_remaining = held_remaining
 
     def observe(self, client_id: str, frame: Frame) -> Iterable[Delivery]:
@@ -77,9 +82,9 @@ class FrameObserver:
             return self._held_status(client_id, message) if self.holds else self._status(client_id, message)
         record = self._take_in(client_id, message)
         restored = self._restored(message, record)
-        if client_id != self.own_id:
-            return () if restored is None else (Delivery(restored, client_id),)
-        return self._from_own(message, record, restored)
+        if message.type in _FOR_NOBODY:
+            return () if client_id == self.own_id or restored is None else (Delivery(restored, client_id),)
+        return self._route(client_id, frame, restored)
 
     def executing(self, client_id: str) -> str | None:
         """The node that runs now for this client, in its own terms; None if none of its prompts runs."""
@@ -92,7 +97,17 @@ class FrameObserver:
     def _route_frequent(self, client_id: str, frame: str) -> Iterable[Delivery]:
         if client_id != self.own_id:
             return (Delivery(frame, client_id),)
-        return (Delivery(frame, None),) if self.running is not None and self.running.broadcast else ()
+        return (Delivery(frame, None),) if self._for_all else ()
+
+    def _route(self, client_id: str, frame: Frame, restored: Frame | None) -> Iterable[Delivery]:
+        """What may have come on several sockets, to each client once; `restored` is None for what no client sees."""
+        addressee = None if self.running is None else self.running.client_id
+        if client_id == self.own_id:
+            besides = self._twins.on_own(frame, addressee, given=self._for_all)
+            return (Delivery(restored, None, besides),) if self._for_all and restored is not None else ()
+        if client_id != addressee and self._twins.on_clients(client_id, frame):
+            return ()
+        return () if restored is None else (Delivery(restored, client_id),)
 
     def _take_in(self, client_id: str, message: Message) -> Record | None:
         data = message.data if isinstance(message.data, dict) else {}
@@ -108,6 +123,8 @@ class FrameObserver:
         self._on_event(record, message.type, data)
         if message.type == "execution_start":
             self.running = record
+            self._for_all = record.broadcast
+            self._twins.forget(client_id)
         elif ended:
             self.running = None if self.running is record else self.running
             self._on_end(record, record.timeline.outcome or Outcome.ERROR)
@@ -149,28 +166,12 @@ class FrameObserver:
         data = way_back.event(message.type, message.data)
         return None if data is None else build_text(message.type, data)
 
-    def _from_own(self, message: Message, record: Record | None, restored: str | None) -> Iterable[Delivery]:
-        if restored is None or record is None or not record.broadcast or message.type not in _BROADCAST:
-            return ()
-        return (Delivery(restored, None),)
-
     def _route_binary(self, client_id: str, frame: bytes) -> Iterable[Delivery]:
-        if client_id == self.own_id and not self._is_preview_for_all(frame):
-            return ()
-        target = None if client_id == self.own_id else client_id
         way_back = _way_back(self.running)
         if way_back is None or not mentions_sent_id(frame[:_HEADER_SEARCHED]):
-            return (Delivery(frame, target),)
-        restored = restore_binary(parse_binary(frame), way_back)
-        return () if restored is None else (Delivery(restored, target),)
+            return self._route(client_id, frame, frame)
+        return self._route(client_id, frame, restore_binary(parse_binary(frame), way_back))
 
-    def _is_preview_for_all(self, frame: bytes) -> bool:
-        """Previews come to the proxy's own socket alone; other binary frames there are copies of what all got."""
-        is_preview = frame[:4] in _PREVIEWS
-        return is_preview and self.running is not None and self.running.broadcast
-
-
-_PREVIEWS = tuple(kind.to_bytes(4, "big") for kind in (BinaryType.PREVIEW, BinaryType.PREVIEW_WITH_METADATA))
 
 _HEADER_SEARCHED = 4096
 """Bytes at the head of a binary frame in which node ids stand; the rest is an image or a text."""

@@ -29,10 +29,11 @@ class Sink(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A frame for the client with this id, or for every connected client if there is none."""
+    """A frame for the client with this id, or for every connected client but those `besides` if there is none."""
 
     frame: Frame
     client_id: str | None
+    besides: frozenset[str] = frozenset()
 
 
 class Observer(Protocol):

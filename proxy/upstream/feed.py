@@ -142,7 +142,8 @@ class Feed:
         for delivery in deliveries:
             if delivery.client_id is None:
                 for bridge in self._bridges():
-                    bridge.put(delivery.frame)
+                    if bridge.client_id not in delivery.besides:
+                        bridge.put(delivery.frame)
             elif (addressee := self._named.get(delivery.client_id)) is not None:
                 addressee.put(delivery.frame)
 

@@ -244,7 +244,7 @@ class FakeRaise(_TestNode):
 
 
 class FakeCustomEvent(_TestNode):
-    """Sends an event of its own."""
+    """Sends an event of its own; to a client that there is not, and so to all, as most nodes do."""
 
     NAME = "FakeCustomEvent"
     REQUIRED: ClassVar[Mapping[str, Spec]] = {"value": ("*",), "to": (["client", "broadcast"],)}
@@ -256,10 +256,7 @@ class FakeCustomEvent(_TestNode):
         """See Node."""
         del salt
         event = {"node": unique_id, "value": 1}
-        if to == "broadcast":
-            call.send("fake.event", event, None)
-        elif call.client_id is not None:
-            call.send("fake.event", event, call.client_id)
+        call.send("fake.event", event, None if to == "broadcast" else call.client_id)
         return (value,)
 
 
@@ -304,8 +301,7 @@ class FakeBinary(_TestNode):
         del salt, unique_id
         for step in range(steps):
             call.check_interrupt()
-            if to == "broadcast" or call.client_id is not None:
-                call.send_text(f"step {step + 1} of {steps} \u00e4\u4f60", call.client_id if to == "client" else None)
+            call.send_text(f"step {step + 1} of {steps} \u00e4\u4f60", call.client_id if to == "client" else None)
             await call.machine.clock.sleep(_STEP_SECONDS)
             call.progress(step + 1, steps, SAMPLING)
         return (value,)
