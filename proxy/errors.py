@@ -80,6 +80,18 @@ class DownstreamError(ComfykeepError):
         self.type = type
 
 
+class BodyTooLarge(DownstreamError):  # noqa: N818 - the base name says that it is an error
+    """A body above ComfyUI's own limit, which is in bytes."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            f"the body is larger than the {limit} bytes that ComfyUI takes",
+            status=413,
+            type="body_too_large",
+            details="Send inputs with /upload/image, or start ComfyUI with a larger --max-upload-size.",
+        )
+
+
 class ShuttingDown(DownstreamError):  # noqa: N818 - the base name says that it is an error
     """This process is on its way out and takes nothing new."""
 

@@ -6,7 +6,7 @@ from aiohttp import web
 
 from proxy.downstream.answers import raw_target, respond
 from proxy.engine import Engine, Submission
-from proxy.errors import DownstreamError
+from proxy.errors import BodyTooLarge
 from proxy.wire.headers import request_headers
 
 
@@ -56,10 +56,5 @@ class Submit:
         async for piece in request.content.iter_any():
             body += piece
             if len(body) > limit:
-                raise DownstreamError(
-                    f"the body is larger than the {limit} bytes that ComfyUI takes",
-                    status=413,
-                    type="body_too_large",
-                    details="Send inputs with /upload/image, or start ComfyUI with a larger --max-upload-size.",
-                )
+                raise BodyTooLarge(limit)
         return bytes(body)

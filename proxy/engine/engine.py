@@ -24,6 +24,7 @@ from proxy.engine.records import Handling, Record, Records, components_of
 from proxy.engine.recovery import parked, read_history_entry, read_queue, recovered, take_out
 from proxy.engine.sender import Parcel, Sender
 from proxy.engine.submission import Draft, Submission, draft, parse
+from proxy.engine.unpacking import unpacked
 from proxy.engine.warming import Warming
 from proxy.engine.watch import Watch
 from proxy.errors import ComfykeepError, UpstreamError
@@ -184,10 +185,12 @@ class Engine:
             return await self._submit(submission)
 
     async def _submit(self, submission: Submission) -> Answer:
-        if submission.encoded:
-            return await self._passing.post(submission)
         if self.mode is Mode.OBSERVE or submission.bypass:
             return await self._leave_alone(submission)
+        plain = unpacked(submission, self.body_limit)
+        if plain is None:
+            return await self._passing.post(submission)
+        submission = plain
         payload = parse(submission)
         original = draft(payload)
         answered = None if original is None else await self._answered_before(submission, original)

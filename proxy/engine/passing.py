@@ -11,6 +11,7 @@ from proxy.engine.bookkeeping import Bookkeeping
 from proxy.engine.comfy import Upstream
 from proxy.engine.records import Archive, Handling, Record, Records, components_of
 from proxy.engine.submission import Draft, Submission, draft, parse, refuse_fatal, shape_fault
+from proxy.engine.unpacking import unpacked
 from proxy.errors import DownstreamError
 from proxy.upstream.client import Answer
 
@@ -52,7 +53,8 @@ class Passing:
     async def look_at_raw(self, submission: Submission) -> Look | None:
         """As `look_at`, for a body that goes on whatever is in it; None when it is not understood."""
         try:
-            original = draft(parse(submission))
+            plain = unpacked(submission, self._upstream.body_limit)
+            original = None if plain is None else draft(parse(plain))
             return None if original is None else await self.look_at(original)
         except DownstreamError:
             return None

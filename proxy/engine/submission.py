@@ -26,11 +26,6 @@ class Submission:
     charset: str
     bypass: bool = False
 
-    @property
-    def encoded(self) -> bool:
-        """Whether the body is compressed, so that only ComfyUI can read it."""
-        return any(name.lower() == "content-encoding" for name, _ in self.headers)
-
     def headers_without(self, *names: str) -> HeaderList:
         """The headers less some (lower case)."""
         return [(name, value) for name, value in self.headers if name.lower() not in names]
@@ -170,7 +165,7 @@ def _node_faults(prompt: Mapping[str, Any]) -> Iterator[str]:
     for node_id, node in prompt.items():
         if not isinstance(node, Mapping):
             yield f"node {node_id} is {_json_type(node)}, not an object"
-        elif not isinstance(node.get("class_type", ""), str):
+        elif isinstance(node.get("class_type"), (list, Mapping)):
             yield f"node {node_id}: class_type is {_json_type(node['class_type'])}, not a string"
 
 

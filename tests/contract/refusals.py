@@ -1,10 +1,16 @@
 """Sending what should be refused, and telling whether it was refused well."""
 
+import gzip
 import json
+import zlib
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tests.contract import prompts
 from tests.contract.client import Answer, Client
+
+PACKED: Mapping[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "deflate": zlib.compress}
+"""Codings of a request's body that ComfyUI reads."""
 
 
 def is_clear(answer: Answer) -> bool:

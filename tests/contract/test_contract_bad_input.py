@@ -1,6 +1,7 @@
 """Bodies that are no submissions, and values that JSON does not know. ComfyUI's answer to most is its 500 page."""
 
 import json
+import zlib
 from collections.abc import AsyncIterator, Mapping
 
 import pytest
@@ -9,7 +10,7 @@ from tests.contract import prompts
 from tests.contract.allowed import allowed
 from tests.contract.client import Client
 from tests.contract.prompts import node
-from tests.contract.refusals import is_clear, send, still_runs
+from tests.contract.refusals import PACKED, is_clear, send, still_runs
 from tests.contract.sockets import Socket
 from tests.contract.targets import Target
 
@@ -71,6 +72,43 @@ async def test_a_body_over_the_limit(client: Client) -> None:
 
     answer = await client.request("POST", "/prompt", too_much())
     assert answer.status == 413
+
+
+@pytest.mark.parametrize("coding", PACKED)
+async def test_a_compressed_body_is_read(client: Client, socket: Socket, coding: str) -> None:
+    prompt = prompts.text(f"packed {prompts.fresh()}")
+    body = PACKED[coding](json.dumps({"prompt": prompt, "client_id": socket.client_id}).encode())
+    answer = await client.request("POST", "/prompt", body, headers={"Content-Encoding": coding})
+    prompt_id = answer.json()["prompt_id"]
+    await socket.until_done(prompt_id)
+    assert (await client.history(prompt_id))["prompt"][2] == prompt
+
+
+async def test_an_unknown_coding_is_none(client: Client) -> None:
+    body = json.dumps({"prompt": prompts.text("plain")}).encode()
+    answer = await client.request("POST", "/prompt", body, headers={"Content-Encoding": "x-none"})
+    assert answer.status == 200
+
+
+async def test_a_body_that_is_not_compressed_as_it_says(client: Client, target: Target) -> None:
+    answer = await client.request("POST", "/prompt", b"{}", headers={"Content-Encoding": "gzip"})
+    if not (allowed(target, "a 4xx for a 500 page") and is_clear(answer)):
+        assert (answer.status, answer.headers["Content-Type"]) == (500, "text/plain; charset=utf-8")
+
+
+async def test_a_body_that_unpacks_to_more_than_the_limit(client: Client) -> None:
+    limit: int = (await client.get_json("/features"))["max_upload_size"]
+    packer = zlib.compressobj(1)
+    body = b"".join(packer.compress(b" " * 2**20) for _ in range(limit // 2**20 + 1)) + packer.flush()
+    answer = await client.request("POST", "/prompt", body, headers={"Content-Encoding": "deflate"})
+    assert answer.status == 413
+
+
+@pytest.mark.parametrize("class_type", [None, 5])
+async def test_a_class_that_is_no_name_is_missing(client: Client, target: Target, class_type: object) -> None:
+    answer = await send(client, {"prompt": {"1": {"class_type": class_type, "inputs": {}}}})
+    missing = "missing_node_type" if target.can.current else "invalid_prompt"
+    assert (answer.status, answer.json()["error"]["type"]) == (400, missing)
 
 
 async def test_nan_is_a_number(client: Client, socket: Socket) -> None:

@@ -3,6 +3,7 @@
 They are not even sent through the proxy to a real ComfyUI: if one slipped through, it would not come back.
 """
 
+import json
 import uuid
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from tests.contract import prompts
 from tests.contract.client import Client
 from tests.contract.prompts import node
-from tests.contract.refusals import is_clear, send, still_runs
+from tests.contract.refusals import PACKED, is_clear, send, still_runs
 from tests.contract.sockets import Socket
 from tests.contract.targets import SIMULATED, Target
 
@@ -39,6 +40,15 @@ KILLERS: Mapping[str, Any] = {
 @pytest.mark.parametrize("case", KILLERS)
 async def test_what_kills_comfyui_is_refused(client: Client, case: str) -> None:
     answer = await send(client, KILLERS[case])
+    assert answer.status == 400
+    assert is_clear(answer)
+    assert await still_runs(client)
+
+
+@pytest.mark.parametrize("coding", PACKED)
+async def test_it_is_refused_compressed_too(client: Client, coding: str) -> None:
+    body = PACKED[coding](json.dumps(KILLERS["an unwired node without inputs"]).encode())
+    answer = await client.request("POST", "/prompt", body, headers={"Content-Encoding": coding})
     assert answer.status == 400
     assert is_clear(answer)
     assert await still_runs(client)
