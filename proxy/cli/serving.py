@@ -5,7 +5,7 @@ import contextlib
 import json
 import logging
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,14 @@ from rich.table import Table
 
 import simulator
 from normalizer import Role, Schema, describe
-from proxy.app import running
+from proxy.app import Running, running
 from proxy.cli.lifetime import Lifetime
 from proxy.cli.warming import schedule_problems
 from proxy.collecting import collect_rarely
 from proxy.config import Config
 from proxy.engine.report import Report, survey
 from proxy.errors import ComfykeepError, UpstreamError
+from proxy.tasks import Tasks
 from proxy.upstream.client import UpstreamClient
 
 log = logging.getLogger("comfykeep")
@@ -68,12 +69,10 @@ async def _serve(config: Config, path: Path | None) -> int:
                     "reverse proxy in front, or listen on 127.0.0.1.",
                     config.proxy.listen,
                 )
-            report = await survey(proxy.engine.upstream.client, *_overrides(config))
-            for line in report.lines():
-                log.info("%s", line)
-            for problem in report.problems:
-                log.warning("%s %s", problem.what, problem.remedy)
-            await lifetime.until_stopped(wait_for_comfyui=report.stats is not None)
+            announcer = Announcer(proxy)
+            answers = await announcer.say()
+            async with announcer.following():
+                await lifetime.until_stopped(wait_for_comfyui=answers)
     except ComfykeepError as error:
         raise ServeError(f"{error.message}. {error.details}") from error
     except OSError as error:
@@ -82,6 +81,43 @@ async def _serve(config: Config, path: Path | None) -> int:
             'Else set another address in proxy.toml: [proxy] listen = "127.0.0.1:8190".'
         ) from error
     return 0
+
+
+class Announcer:
+    """Says in the log what is fronted, and says it again when another ComfyUI, or one at all, is there."""
+
+    def __init__(self, proxy: Running) -> None:
+        self._proxy = proxy
+        self._said: Report | None = None
+        self._news = asyncio.Event()
+        proxy.engine.learned = self._news.set
+
+    async def say(self) -> bool:
+        """Look and tell, unless it is what was told before; whether ComfyUI answers."""
+        report = await survey(self._proxy.engine.upstream.client, *_overrides(self._proxy.config))
+        if self._said is None or not report.like(self._said):
+            for line in report.lines():
+                log.info("%s", line)
+            for problem in report.problems:
+                log.warning("%s %s", problem.what, problem.remedy)
+        self._said = report
+        return report.stats is not None
+
+    @contextlib.asynccontextmanager
+    async def following(self) -> AsyncIterator[None]:
+        """Look again each time a ComfyUI has come up, while the context is open."""
+        tasks = Tasks()
+        tasks.spawn(self._follow(), "announce what is fronted")
+        try:
+            yield
+        finally:
+            await tasks.close()
+
+    async def _follow(self) -> None:
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            await self.say()
 
 
 def _overrides(config: Config) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -100,6 +100,8 @@ class Engine:
         self.departure = Departure()
         self.beaten: Callable[[], object] = lambda: None
         """Called every `BEAT` seconds, as long as decisions are made."""
+        self.learned: Callable[[], object] = lambda: None
+        """Called when a ComfyUI that has come up has told what it is."""
         self._open_queue = open_queue
         self._seen_before = False
         self._arrival: asyncio.Task[None] | None = None
@@ -316,10 +318,14 @@ class Engine:
     def on_upstream(self, up: bool) -> None:
         """See `proxy.upstream.attachment.Observer`."""
         if up:
+            log.log(logging.INFO if self._seen_before else logging.DEBUG, "ComfyUI answers again")
             self._arrived(restarted=self._seen_before)
             self._seen_before = True
             self.warming.arrived()
         else:
+            log.warning(
+                "ComfyUI at %s has gone; clients are kept until it answers again", self.upstream.client.base_url
+            )
             if self._arrival is not None:
                 self._arrival.cancel()
             self._observer.running = None
@@ -340,6 +346,7 @@ class Engine:
             self.feed.upstream_restarted()
         await self._insist(lambda: self.upstream.learn(self._clock(), fresh=restarted))
         self.warming.learned()
+        self.learned()
 
     async def _settle(self) -> None:
         """Find out what has become of the prompts that it was sent."""

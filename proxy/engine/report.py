@@ -31,6 +31,10 @@ class Report:
     roles: Counter[Role] = field(default_factory=Counter)
     problems: tuple[Problem, ...] = ()
 
+    def like(self, other: "Report") -> bool:
+        """Whether both tell people the same."""
+        return (*self.lines(), *self.problems) == (*other.lines(), *other.problems)
+
     def lines(self) -> Iterator[str]:
         """The report for people."""
         if self.stats is None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import re
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 from websockets.asyncio.client import connect
 
-from simulator import Simulator, SimulatorConfig
+from simulator import CacheMode, Simulator, SimulatorConfig
 from tests.cli.serving_process import Serving, serving, write_config
 from tests.contract.client import Client
 from tests.engine.relay import Asked, Fate, Relay
@@ -133,6 +134,23 @@ async def test_ready_without_a_comfyui(tmp_path: Path) -> None:
         await proxy.tells("STATUS=fronting http://127.0.0.1:1")
         proxy.signal(signal.SIGTERM)
         assert await proxy.ends() == 0
+
+
+async def test_what_is_fronted_is_said_when_it_comes_and_when_it_has_changed(tmp_path: Path) -> None:
+    async with Simulator(SimulatorConfig(models=MODELS)) as comfy:
+        url = comfy.url
+    port = int(url.rpartition(":")[2])
+    async with serving(tmp_path, url, '[proxy]\nlisten = "127.0.0.1:0"\n') as proxy:
+        await proxy.says("Start ComfyUI, or correct")
+        async with Simulator(SimulatorConfig(models=MODELS, port=port)) as comfy:
+            await proxy.says("ComfyUI .* at .*, on ")
+            await comfy.restart()
+            await proxy.says("ComfyUI at .* has gone")
+            await proxy.says("ComfyUI answers again")
+        async with Simulator(SimulatorConfig(models=MODELS, port=port, cache=CacheMode.NONE)):
+            await proxy.says("--cache-none: .* Drop the flag")
+    fronted = [line for line in proxy.said if re.search("ComfyUI .* at .*, on ", line)]
+    assert len(fronted) == 2
 
 
 async def test_a_journal_that_is_taken_is_said_with_a_remedy(comfy: Comfy, tmp_path: Path) -> None:
