@@ -49,10 +49,15 @@ class BenchClient:
             return json.loads(await response.text())
 
     async def free(self) -> None:
-        """Let ComfyUI drop its models and its node cache: what a cold start looks like."""
+        """Let ComfyUI drop its models and its node cache: what a cold start looks like.
+
+        Its worker does so when it has woken, or after the next prompt if that comes first; so one without models does.
+        """
         body = {"unload_models": True, "free_memory": True}
         async with self._session.post(f"{self.url}/free", json=body) as response:
             response.raise_for_status()
+        shown = {"class_type": "PreviewAny", "inputs": {"source": f"freed {uuid.uuid4()}"}}
+        await (await self.submit({"1": shown})).ended()
 
     async def submit(self, prompt: Mapping[str, Any]) -> Run:
         """Queue one prompt.
@@ -70,13 +75,15 @@ class BenchClient:
 
     async def follow(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         """Read events until the socket closes; every unfinished run then ends as lost."""
-        async for message in socket:
-            if message.type is aiohttp.WSMsgType.TEXT:
-                event = json.loads(message.data)
-                self._take(event.get("type"), event.get("data") or {})
-        for run in self._runs.values():
-            run.outcome = run.outcome or "connection lost"
-            run._ended.set()  # noqa: SLF001 - a run and its client are one thing in two parts
+        try:
+            async for message in socket:
+                if message.type is aiohttp.WSMsgType.TEXT:
+                    event = json.loads(message.data)
+                    self._take(event.get("type"), event.get("data") or {})
+        finally:
+            for run in self._runs.values():
+                run.outcome = run.outcome or "connection lost"
+                run._ended.set()  # noqa: SLF001 - a run and its client are one thing in two parts
 
     def _take(self, kind: str, data: Mapping[str, Any]) -> None:
         run = self._runs.get(str(data.get("prompt_id")))
@@ -98,12 +105,26 @@ class BenchClient:
 
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[BenchClient]:
-    """A client whose socket is open."""
+    """A client whose socket is open.
+
+    Raises:
+        BenchError: when nothing answers there, or not as ComfyUI does.
+    """
+    try:
+        async with _connected(url) as client:
+            yield client
+    except aiohttp.ClientError as error:
+        raise BenchError(f"No ComfyUI answers at {url}: {error}") from error
+
+
+@asynccontextmanager
+async def _connected(url: str) -> AsyncIterator[BenchClient]:
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None)) as session:
         client = BenchClient(url, session)
-        async with session.ws_connect(client.socket_url, max_msg_size=0) as socket, asyncio.TaskGroup() as group:
-            reader = group.create_task(client.follow(socket))
+        async with session.ws_connect(client.socket_url, max_msg_size=0) as socket:
+            # no task group: it would wrap what goes wrong inside the context
+            reader = asyncio.create_task(client.follow(socket))
             try:
                 yield client
             finally:

@@ -323,9 +323,8 @@ class Engine:
             self._seen_before = True
             self.warming.arrived()
         else:
-            log.warning(
-                "ComfyUI at %s has gone; clients are kept until it answers again", self.upstream.client.base_url
-            )
+            if not self.departure.begun:
+                log.warning("ComfyUI at %s has gone; clients wait until it answers", self.upstream.client.base_url)
             if self._arrival is not None:
                 self._arrival.cancel()
             self._observer.running = None
