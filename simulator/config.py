@@ -90,6 +90,8 @@ class SimulatorConfig:
     object_info_file: Path | None = None
     """An answer of GET /object_info; its classes are accepted beside the built-in ones."""
 
+    output_directory: Path | None = None
+    """Where saved files go, and stay when it ends; None is a folder that ends with it."""
     highvram: bool = False
     gpu_only: bool = False
     disable_smart_memory: bool = False
@@ -132,6 +134,8 @@ class SimulatorConfig:
             words += ["--preview-method", self.preview_method]
         if self.cors_origin is not None:
             words += ["--enable-cors-header", self.cors_origin]
+        if self.output_directory is not None:
+            words += ["--output-directory", str(self.output_directory)]
         if self.max_upload_mb != _MAX_UPLOAD_MB:
             words += ["--max-upload-size", f"{self.max_upload_mb:g}"]
         return [*words, *self.extra_flags]

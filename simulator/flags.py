@@ -33,6 +33,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--enable-cors-header", default=None, nargs="?", const="*", metavar="ORIGIN")
     parser.add_argument("--enable-compress-response-body", action="store_true")
     parser.add_argument("--max-upload-size", type=float, default=defaults.max_upload_mb, metavar="MB")
+    parser.add_argument("--output-directory", type=Path, metavar="FOLDER")
     machine = parser.add_argument_group("the simulated machine")
     machine.add_argument("--time-scale", type=float, default=1.0, metavar="X", help="simulated seconds per second")
     machine.add_argument("--ram", type=float, default=defaults.ram_gb, metavar="GB")
@@ -71,6 +72,7 @@ def parse(words: Sequence[str]) -> SimulatorConfig:
         time_scale=args.time_scale,
         models=models,
         object_info_file=args.object_info,
+        output_directory=args.output_directory,
         highvram=args.highvram,
         gpu_only=args.gpu_only,
         disable_smart_memory=args.disable_smart_memory,

@@ -20,11 +20,11 @@ _LEGACY_NAMES = {"unet": "diffusion_models", "clip": "text_encoders"}
 
 
 class Directories:
-    """Folders of one simulated installation, below one root that the simulator owns."""
+    """Folders of one simulated installation, below one root that the simulator owns; `output` may be elsewhere."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, output: Path | None = None) -> None:
         self.root = root
-        self.output = root / "output"
+        self.output = output or root / "output"
         self.input = root / "input"
         self.temp = root / "temp"
         self.user = root / "user"

@@ -74,7 +74,7 @@ class Simulator:
         """Its folders. Raises RuntimeError before `start`."""
         if self._root is None:
             raise RuntimeError("the simulator was not started")
-        return Directories(self._root)
+        return Directories(self._root, self.config.output_directory)
 
     def loads(self) -> tuple[DiskRead, ...]:
         """All reads of model files so far."""
@@ -185,7 +185,7 @@ def _furnish(directories: Directories) -> None:
         "extensions/core/simulated.js": _SCRIPT,
     }
     for folder in (directories.output, directories.input, directories.temp, directories.user / "default"):
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
     (directories.input / "example.png").write_bytes(png.encode(64, 64, (96, 104, 120)))
     for name, text in web_files.items():
         path = directories.web / name

@@ -62,6 +62,23 @@ def warmup(json_output: JsonOption = False) -> None:
     bench.run(json_output)
 
 
+@app.command()
+def chaos(
+    kills: Annotated[int, typer.Option(min=1, help="how often each side is killed")] = 20,
+    seed: Annotated[int, typer.Option(help="what is killed when, and what clients do")] = 1,
+    forget: Annotated[
+        bool, typer.Option("--forget", help="lose the journal with every proxy: shows that losses are seen")
+    ] = False,
+    folder: Annotated[Path | None, typer.Option(help="keep logs, journal and saved files there; must be empty")] = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Kill the proxy and a simulated ComfyUI at random moments, and account for every prompt; 1 if one was lost."""
+    from bench import chaos as bench  # noqa: PLC0415 - see above
+
+    report = bench.run(kills, seed, forget=forget, folder=folder, json_output=json_output)
+    raise typer.Exit(0 if report.sound else 1)
+
+
 def demo(*, json_output: bool) -> None:
     """Run the demonstration."""
     from bench import demo as bench  # noqa: PLC0415 - see above

@@ -38,6 +38,7 @@ class QueueControl:
             {
                 "paused_by": operations.paused_by,
                 "upstream_up": self._engine.feed.up,
+                "reconciled": operations.reconciled,
                 "foreign": operations.foreign,
                 "running": [_shown(row) for row in running],
                 "staged": [_shown(row) for row in staged],

@@ -143,6 +143,11 @@ class Operations:
         return tuple(sorted(self._holding.scheduler.context.pauses))
 
     @property
+    def reconciled(self) -> bool:
+        """Whether what waits here has been compared with what ComfyUI has, since that answers."""
+        return self._holding.scheduler.context.ready
+
+    @property
     def foreign(self) -> int:
         """Prompts at ComfyUI that did not come through here."""
         return len(self._holding.scheduler.context.foreign)

@@ -113,6 +113,7 @@ async def test_prompts_are_cancelled_wherever_they_are(tmp_path: Path) -> None:
         assert await queue(stage) | {"upstream_up": 1} == {
             "paused_by": [],
             "upstream_up": 1,
+            "reconciled": True,
             "foreign": 0,
             "running": [],
             "staged": [],

@@ -1,0 +1,147 @@
+"""A simulated ComfyUI and a proxy in mode `full` before it, as processes of their own that can be killed at any moment."""
+
+import asyncio
+import os
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from bench.errors import BenchError
+
+TIME_SCALE = 20
+"""Simulated seconds per second: a prompt takes some hundredths of a second."""
+PATIENCE = 60.0
+"""Seconds that a process gets to come up."""
+_AGAIN = 0.02
+"""Seconds between two looks at what comes up."""
+_CONFIGURATION = """
+[proxy]
+listen = "127.0.0.1:{proxy}"
+mode = "full"
+[upstream]
+url = "http://127.0.0.1:{comfyui}"
+[queue]
+max_attempts = 1000000
+[journal]
+path = "{folder}/journal.sqlite3"
+"""
+
+
+class Side(StrEnum):
+    """Who is killed."""
+
+    PROXY = "proxy"
+    COMFYUI = "ComfyUI"
+
+
+@dataclass
+class Victims:
+    """Both processes, on ports that stay theirs; `killed` has the moments of their deaths in Unix seconds.
+
+    Attributes:
+        folder: where journal, logs and saved files are.
+        forget: take the journal away whenever the proxy dies.
+    """
+
+    folder: Path
+    forget: bool
+    session: aiohttp.ClientSession
+    proxy_port: int = field(default_factory=lambda: _free_port())
+    comfyui_port: int = field(default_factory=lambda: _free_port())
+    killed: dict[Side, list[float]] = field(default_factory=lambda: {side: [] for side in Side})
+    _processes: dict[Side, asyncio.subprocess.Process] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        """Where clients connect."""
+        return f"http://127.0.0.1:{self.proxy_port}"
+
+    @property
+    def saved(self) -> Path:
+        """The folder in which ComfyUI saves files, over all its lives."""
+        return self.folder / "output"
+
+    async def start(self, side: Side) -> None:
+        """Start a process that does not run."""
+        with (self.folder / f"{side}.log").open("ab") as log:
+            self._processes[side] = await asyncio.create_subprocess_exec(
+                sys.executable, *self._words(side), stdout=log, stderr=log, env={**os.environ, "TMPDIR": str(self.folder)}
+            )
+
+    async def kill(self, side: Side) -> None:
+        """End a process as the kernel would."""
+        process = self._processes[side]
+        if process.returncode is not None:
+            raise BenchError(f"the {side} ended by itself, with {process.returncode}; see {self.folder}/{side}.log")
+        self.killed[side].append(time.time())
+        process.kill()
+        await process.wait()
+        if side is Side.PROXY and self.forget:
+            for file in self.folder.glob("journal.sqlite3*"):
+                file.unlink()
+
+    async def until_up(self) -> None:
+        """Wait until both answer and the proxy has compared its journal with what ComfyUI has.
+
+        Raises:
+            BenchError: when that takes too long.
+        """
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while not await self._is_up():
+                    await asyncio.sleep(_AGAIN)
+        except TimeoutError:
+            raise BenchError(f"the processes do not come up; see {self.folder}") from None
+
+    async def _is_up(self) -> bool:
+        try:
+            async with self.session.get(f"{self.url}/comfykeep/queue") as response:
+                queue: Any = await response.json()
+        except aiohttp.ClientError:
+            return False
+        return bool(queue.get("reconciled"))
+
+    def _words(self, side: Side) -> Sequence[str]:
+        if side is Side.PROXY:
+            return ("-c", "from proxy.cli import main; main()", "serve", "--config", str(self.folder / "proxy.toml"))
+        flags = ("--port", str(self.comfyui_port), "--time-scale", str(TIME_SCALE))
+        return ("-m", "simulator", *flags, "--output-directory", str(self.saved))
+
+    async def end(self) -> None:
+        """Kill what still runs."""
+        for process in self._processes.values():
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+
+
+@asynccontextmanager
+async def running(folder: Path, *, forget: bool) -> AsyncIterator[Victims]:
+    """Both processes, up."""
+    connector = aiohttp.TCPConnector(limit=0, force_close=True)
+    async with aiohttp.ClientSession(connector=connector) as session:
+        victims = Victims(folder, forget, session)
+        text = _CONFIGURATION.format(proxy=victims.proxy_port, comfyui=victims.comfyui_port, folder=folder.as_posix())
+        (folder / "proxy.toml").write_text(text, encoding="utf-8")
+        try:
+            for side in Side:
+                await victims.start(side)
+            await victims.until_up()
+            yield victims
+        finally:
+            await victims.end()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
