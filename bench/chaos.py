@@ -1,8 +1,8 @@
 """Kills the proxy and ComfyUI at random moments while clients work, and then accounts for every prompt.
 
-What is counted is what clients were told: a prompt counts as accepted when its client got 200, and from then on it must
-finish, fail for a reason of its own, be cancelled at its client's wish, or wait. What ran how often is told by the files
-that ComfyUI saved, which no death takes away.
+What counts is what clients were told: a prompt is accepted when its client got 200, and from then on it must finish,
+fail for a reason of its own, be cancelled at its client's wish, or wait. What ran how often is told by the files that
+ComfyUI saved, which no death takes away.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,9 @@ def run(
         print(json.dumps(asdict(report)))  # noqa: T201 - what the command is for
         return report
     console = Console(highlight=False)
-    console.print(f"Proxy and ComfyUI were killed {report.kills} times each, while {CLIENTS} clients worked (seed {seed}).")
+    console.print(
+        f"Proxy and ComfyUI were killed {report.kills} times each, while {CLIENTS} clients worked (seed {seed})."
+    )
     for name, number in asdict(report).items():
         if name not in {"kills", "faults"}:
             console.print(f"{number:8,} {name.replace('_', ' ')}")
@@ -126,7 +129,7 @@ async def _until_settled(victims: Victims, working: Sequence[asyncio.Task[None]]
     """Wait until nothing is in the queue any more, or for so long that nothing more is to be expected."""
     await asyncio.wait(working)
     deadline = time.monotonic() + _SETTLING
-    while time.monotonic() < deadline and await _waiting(victims):
+    while time.monotonic() < deadline and await _waiting(victims):  # noqa: ASYNC110 - of another process
         await asyncio.sleep(0.1)
     await asyncio.sleep(_UNWRITTEN)  # the last events are on their way
 
@@ -157,8 +160,18 @@ async def _account(victims: Victims, clients: Sequence[Client], kills: int, doub
                 if _is_unheard(account, client.spans, entry):
                     found["unheard"].append(account.prompt_id)
     faults = {name: found[name] for name in ("waiting", "lost", "finished_twice", "unheard") if found[name]}
-    names = ("accepted", "finished", "failed", "cancelled", "waiting", "lost", "finished_twice", "unheard")
-    return Report(kills, *(len(found[name]) for name in names), faults)
+    return Report(
+        kills=kills,
+        accepted=len(found["accepted"]),
+        finished=len(found["finished"]),
+        failed=len(found["failed"]),
+        cancelled=len(found["cancelled"]),
+        waiting=len(found["waiting"]),
+        lost=len(found["lost"]),
+        finished_twice=len(found["finished_twice"]),
+        unheard=len(found["unheard"]),
+        faults=faults,
+    )
 
 
 def _fate(account: Account, waiting: frozenset[str], entry: Any) -> str:
@@ -180,7 +193,7 @@ def _ran_needlessly(victims: Victims, account: Account, doubles: Sequence[float]
     """It ran to its end again: nothing had died meanwhile that knew of the first end, or its client had heard of it."""
     saved = sorted(file.stat().st_mtime for file in victims.saved.glob(f"{account.prompt_id}_*.png"))
     deaths = victims.killed[Side.COMFYUI]
-    for first, second in zip(saved, saved[1:], strict=False):
+    for first, second in pairwise(saved):
         if not any(first <= death <= second for death in deaths):
             return True
         for kind, at in account.heard:

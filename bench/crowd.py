@@ -86,7 +86,9 @@ class Client:
                 await self._room.wait()
 
     async def _submit(self) -> None:
-        account = Account(str(uuid.UUID(int=self._chance.getrandbits(128), version=4)), self._chance.random() >= _FAILING_SHARE)
+        account = Account(
+            str(uuid.UUID(int=self._chance.getrandbits(128), version=4)), self._chance.random() >= _FAILING_SHARE
+        )
         self.accounts[account.prompt_id] = account
         prompt = _prompt(account, self._chance)
         body = {"prompt": prompt, "client_id": self._id, "prompt_id": account.prompt_id}

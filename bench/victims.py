@@ -1,4 +1,4 @@
-"""A simulated ComfyUI and a proxy in mode `full` before it, as processes of their own that can be killed at any moment."""
+"""A simulated ComfyUI and a proxy in mode `full` before it, as processes that can be killed at any moment."""
 
 import asyncio
 import os
@@ -54,8 +54,8 @@ class Victims:
     folder: Path
     forget: bool
     session: aiohttp.ClientSession
-    proxy_port: int = field(default_factory=lambda: _free_port())
-    comfyui_port: int = field(default_factory=lambda: _free_port())
+    proxy_port: int
+    comfyui_port: int
     killed: dict[Side, list[float]] = field(default_factory=lambda: {side: [] for side in Side})
     _processes: dict[Side, asyncio.subprocess.Process] = field(default_factory=dict)
 
@@ -73,7 +73,11 @@ class Victims:
         """Start a process that does not run."""
         with (self.folder / f"{side}.log").open("ab") as log:
             self._processes[side] = await asyncio.create_subprocess_exec(
-                sys.executable, *self._words(side), stdout=log, stderr=log, env={**os.environ, "TMPDIR": str(self.folder)}
+                sys.executable,
+                *self._words(side),
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "TMPDIR": str(self.folder)},
             )
 
     async def kill(self, side: Side) -> None:
@@ -96,7 +100,7 @@ class Victims:
         """
         try:
             async with asyncio.timeout(PATIENCE):
-                while not await self._is_up():
+                while not await self._is_up():  # noqa: ASYNC110 - of another process, no event can be set
                     await asyncio.sleep(_AGAIN)
         except TimeoutError:
             raise BenchError(f"the processes do not come up; see {self.folder}") from None
@@ -128,7 +132,7 @@ async def running(folder: Path, *, forget: bool) -> AsyncIterator[Victims]:
     """Both processes, up."""
     connector = aiohttp.TCPConnector(limit=0, force_close=True)
     async with aiohttp.ClientSession(connector=connector) as session:
-        victims = Victims(folder, forget, session)
+        victims = Victims(folder, forget, session, _free_port(), _free_port())
         text = _CONFIGURATION.format(proxy=victims.proxy_port, comfyui=victims.comfyui_port, folder=folder.as_posix())
         (folder / "proxy.toml").write_text(text, encoding="utf-8")
         try:

@@ -32,6 +32,8 @@ from proxy.upstream.client import Answer
 
 log = logging.getLogger(__name__)
 
+_PATIENCE = 1.0
+"""Seconds that a dispatch waits for the journal: one that cannot be written must not stop the queue."""
 _TOLD_BY_COMFYUI = frozenset({Code.DONE, Code.RUN_FAILED, Code.INTERRUPTED})
 """Ends that ComfyUI itself tells the client; all others but a cancellation are ours to tell."""
 
@@ -86,16 +88,24 @@ class Effects:
     def _turn_to_comfyui(self, held: Held, command: do.Probe | do.Dispatch | do.Recall | do.Locate) -> None:
         match command:
             case do.Probe():
-                self._ask(self.performer.probe(held, self._shown(held)), ev.ProbeUnclear(held.prompt_id))
+                question = self.performer.probe(held, self._shown(held), self.performer.connection)
+                self._ask(question, ev.ProbeUnclear(held.prompt_id))
             case do.Dispatch():
-                self._note(held, State.DISPATCHING)
-                self._ask(self.performer.dispatch(held, self._shown(held)), ev.DispatchUnclear(held.prompt_id))
+                noted = self._note(held, State.DISPATCHING)
+                question = self._dispatch(held, noted, self.performer.connection)
+                self._ask(question, ev.DispatchUnclear(held.prompt_id))
             case do.Recall():
                 self._ask(self.performer.recall(held.prompt_id))
             case do.Locate():
-                self._ask(self.performer.locate(held.prompt_id))
+                self._ask(self.performer.locate(held))
             case _:
                 assert_never(command)
+
+    async def _dispatch(self, held: Held, noted: "asyncio.Future[None] | None", connection: int) -> ev.Event | None:
+        """Send it when that is written down: at a start, ComfyUI's history is asked about what may be there, only."""
+        if noted is not None:
+            await asyncio.wait([noted], timeout=_PATIENCE)
+        return await self.performer.dispatch(held, self._shown(held), connection)
 
     def _ask(self, question: Coroutine[Any, Any, ev.Event | None], unclear: ev.Event | None = None) -> None:
         """Tell the answer when it comes; `unclear` where a fault of ours keeps it from coming."""
@@ -173,14 +183,16 @@ class Effects:
             # Its events were faster than the answer to its submission, which is still to come.
             held.end = command
             return
-        ending = Ending(command.state, command.reason, held.refusal)
+        now = self.wall()
+        ending = Ending(command.state, command.reason, held.refusal, int(now * 1000))
         if held.written is not None:
             self.journal.update(
                 Update(
                     prompt_id=held.prompt_id,
                     state=command.state,
-                    finished=self.wall(),
+                    finished=now,
                     outcome=command.reason.code,
+                    history=self._entry(held, ending),
                 )
             )
             if command.state is State.CANCELLED and command.reason.code not in _TOLD_BY_COMFYUI:
@@ -194,6 +206,16 @@ class Effects:
         self.prompts.remove(held)
         if held.over is not None:
             held.over.set()
+
+    def _entry(self, held: Held, ending: Ending) -> bytes | Unset:
+        """Its history entry, written with its end: ComfyUI may not live long enough to be asked for its own."""
+        item = json.loads(held.queue_item(self._number(held)))
+        entry = None
+        if ending.reason.code in _TOLD_BY_COMFYUI:
+            entry = held.chronicle.entry(item)
+        elif ending.state is State.FAILED:
+            entry = ending.history_entry(held, item)
+        return UNSET if entry is None else json.dumps(entry).encode()
 
     # -- helpers -------------------------------------------------------------------------------------------------
 
@@ -219,13 +241,17 @@ class Effects:
             self.sockets.release(held.record)
             held.record = None
 
-    def _note(self, held: Held, state: State, *, attempts: int | Unset = UNSET) -> None:
-        if held.written is not None:
-            self.journal.update(Update(prompt_id=held.prompt_id, state=state, attempts=attempts))
+    def _note(self, held: Held, state: State, *, attempts: int | Unset = UNSET) -> "asyncio.Future[None] | None":
+        if held.written is None:
+            return None
+        return self.journal.update(Update(prompt_id=held.prompt_id, state=state, attempts=attempts))
+
+    def _number(self, held: Held) -> float:
+        job = self.ledger.jobs.get(held.prompt_id)
+        return job.number if job else held.sequence
 
     def _shown(self, held: Held) -> float:
-        job = self.ledger.jobs.get(held.prompt_id)
-        return held.shown_number(job.number if job else held.sequence)
+        return held.shown_number(self._number(held))
 
 
 def _resolve(answer: "asyncio.Future[Answer]", value: Answer) -> None:

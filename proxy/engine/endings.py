@@ -17,13 +17,17 @@ from proxy.wire.frames import build_text
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How and why a prompt ended; `refusal` is ComfyUI's answer where it refused it at last."""
+    """How and why a prompt ended, and when (milliseconds since the epoch).
+
+    `refusal` is ComfyUI's answer where it refused it at last.
+    """
 
     state: State
     reason: Reason
     refusal: Answer | None
+    at: int
 
-    def error(self, held: Held, now_ms: int) -> dict[str, Any]:
+    def error(self, held: Held) -> dict[str, Any]:
         """The data of `execution_error`."""
         node_id, message = self._blame()
         return {
@@ -36,22 +40,22 @@ class Ending:
             "traceback": [],
             "current_inputs": {},
             "current_outputs": [],
-            "timestamp": now_ms,
+            "timestamp": self.at,
         }
 
-    def frames(self, held: Held, now_ms: int) -> list[str]:
+    def frames(self, held: Held) -> list[str]:
         """What its client is sent."""
         return [
-            build_text("execution_error", self.error(held, now_ms)),
+            build_text("execution_error", self.error(held)),
             build_text("executing", {"node": None, "prompt_id": held.prompt_id}),
         ]
 
-    def history_entry(self, held: Held, number: float, now_ms: int) -> dict[str, Any]:
-        """Its entry in `/history`."""
-        started = {"prompt_id": held.prompt_id, "timestamp": now_ms}
-        messages = [["execution_start", started], ["execution_error", self.error(held, now_ms)]]
+    def history_entry(self, held: Held, item: Any) -> dict[str, Any]:
+        """Its entry in `/history`; `item` is the prompt as `/queue` shows it."""
+        started = {"prompt_id": held.prompt_id, "timestamp": self.at}
+        messages = [["execution_start", started], ["execution_error", self.error(held)]]
         return {
-            "prompt": json.loads(held.queue_item(number)),
+            "prompt": item,
             "outputs": {},
             "status": {"status_str": "error", "completed": False, "messages": messages},
             "meta": {},

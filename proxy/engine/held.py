@@ -16,6 +16,7 @@ from typing import Any
 from normalizer import Normalized, Schema
 from proxy.core.commands import End
 from proxy.core.events import Submitted
+from proxy.engine.chronicle import Chronicle
 from proxy.engine.passing import Look
 from proxy.engine.records import Record
 from proxy.engine.submission import Draft, Submission, draft, parse, shape_fault
@@ -81,6 +82,8 @@ class Held:
     """Its end, where that came before its acceptance."""
     record: Record | None = None
     """Its record while it is at ComfyUI."""
+    chronicle: Chronicle = field(default_factory=Chronicle)
+    """What has been heard of its run."""
 
     @property
     def submission(self) -> Submission:

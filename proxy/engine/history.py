@@ -1,13 +1,14 @@
 """The journal's copy of the history: how held prompts ended, in the client's terms.
 
-ComfyUI's own history dies with its process, so each entry is copied as soon as it is there: the events of a run's end
-come before it, the closing `executing` after it. Entries of prompts that ended here are written by `endings`.
+ComfyUI's own history dies with its process, so an entry is written with each end, out of what the events have told
+(`chronicle`), and replaced by a copy of ComfyUI's own as soon as that is there: the events of a run's end come before
+it, the closing `executing` after it. Entries of prompts that ended here are written by `endings`.
 """
 
 import asyncio
 import json
 import logging
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 from proxy.engine.held import Held
@@ -28,11 +29,13 @@ class History:
         last_ended: the prompt that ended last and must be in the history of the ComfyUI that ran it.
     """
 
-    def __init__(self, client: UpstreamClient, journal: Journal, tasks: Tasks) -> None:
+    def __init__(self, client: UpstreamClient, journal: Journal, tasks: Tasks, missed: Callable[[Held], None]) -> None:
+        """`missed` is told of a prompt whose end its client cannot have heard."""
         self.last_ended: str | None = None
         self._client = client
         self._journal = journal
         self._tasks = tasks
+        self._missed = missed
         self._ending: dict[str, Held] = {}
 
     # -- ends ----------------------------------------------------------------------------------------------------
@@ -50,7 +53,7 @@ class History:
     def ran(self, held: Held) -> None:
         """It has ended as ComfyUI tells it, by its events or by ComfyUI's history."""
         if held.prompt_id not in self._ending:
-            self._keep(held)
+            self._missed(held)
 
     def catch_up(self) -> None:
         """The last events of some may have been missed."""

@@ -64,24 +64,29 @@ class Performer:
         self._clock = clock
         self._foresight = foresight
         self._probe_numbers = count(int(FIRST_PROBE) + secrets.randbelow(_PROBE_NUMBERS))
-        self._connection = 0
+        self.connection = 0
+        """Which connection to ComfyUI stands, or stood last: a question that outlives it is answered by a look."""
         self._posting = 0
         self._settled = asyncio.Event()
         self._settled.set()
 
     def lost(self) -> None:
         """ComfyUI does not answer any more; questions that were to be asked again are not."""
-        self._connection += 1
+        self.connection += 1
 
     async def settled(self) -> None:
         """Wait until no submission is on its way: before that, what ComfyUI does not have may still come to it."""
         await self._settled.wait()
 
-    async def probe(self, held: Held, shown_number: float) -> ev.Event:
-        """Submit behind everything, delete, look."""
+    async def probe(self, held: Held, shown_number: float, connection: int) -> ev.Event | None:
+        """Submit behind everything, delete, look; None when ComfyUI is lost meanwhile."""
+        event = await self._probe(held, shown_number, connection)
+        return event if connection == self.connection else None
+
+    async def _probe(self, held: Held, shown_number: float, connection: int) -> ev.Event | None:
         place = Place(float(next(self._probe_numbers)), shown_number, held.create_time)
         try:
-            return await self._probe(held, place)
+            return await self._submit_and_delete(held, place, connection)
         except UpstreamError as error:
             log.info("%s", error)
             return ev.ProbeUnclear(held.prompt_id)
@@ -95,8 +100,10 @@ class Performer:
                     await self._upstream.client.post_json("/queue", {"delete": [held.prompt_id]})
             raise
 
-    async def _probe(self, held: Held, place: Place) -> ev.Event:
+    async def _submit_and_delete(self, held: Held, place: Place, connection: int) -> ev.Event | None:
         parcel = await self._parcel(held)
+        if connection != self.connection:
+            return None
         answer = await self._post(self._sender.probe(parcel, place))
         if not answer.ok:
             self._records.drop(held.prompt_id)
@@ -109,12 +116,21 @@ class Performer:
         self._records.drop(held.prompt_id)
         return ev.ProbeAccepted(held.prompt_id)
 
-    async def dispatch(self, held: Held, shown_number: float) -> ev.Event:
-        """Send it to run, with the pins of this moment."""
+    async def dispatch(self, held: Held, shown_number: float, connection: int) -> ev.Event | None:
+        """Send it to run, with the pins of this moment; None when ComfyUI is lost meanwhile.
+
+        A prompt that is sent after that would come to a ComfyUI which had been asked whether it has it.
+        """
+        event = await self._dispatch(held, shown_number, connection)
+        return event if connection == self.connection else None
+
+    async def _dispatch(self, held: Held, shown_number: float, connection: int) -> ev.Event | None:
         place = Place(None, shown_number, held.create_time)
         try:
             parcel = await self._parcel(held)
             await self._sockets.hold(parcel.record, parcel.submission)
+            if connection != self.connection:
+                return None
             pins = self._upstream.pins_for(parcel.normalized, self._foresight(), self._clock())
             answer = await self._post(self._sender.send(parcel, pins, place))
         except UpstreamError as error:
@@ -134,23 +150,27 @@ class Performer:
         started = await self._insist(lambda: take_out(self._upstream.client, prompt_id))
         return None if started is None else ev.RecallDone(prompt_id, started)
 
-    async def locate(self, prompt_id: str) -> ev.Event | None:
+    async def locate(self, held: Held) -> ev.Event | None:
         """Look for it; None when ComfyUI is lost meanwhile."""
-        return await self._insist(lambda: self._locate(prompt_id))
+        return await self._insist(lambda: self._locate(held))
 
-    async def _locate(self, prompt_id: str) -> ev.Event:
+    async def _locate(self, held: Held) -> ev.Event:
+        prompt_id = held.prompt_id
         queue = await read_queue(self._upstream.client)
         if any(item[1] == prompt_id for item in queue.running):
             return ev.Located(prompt_id, ev.Where.RUNNING)
         if any(item[1] == prompt_id for item in queue.pending):
             return ev.Located(prompt_id, ev.Where.PENDING)
         entry = await read_history_entry(self._upstream.client, prompt_id)
-        return ev.Located(prompt_id, ev.Where.ABSENT) if entry is None else ev.Finished(prompt_id, entry.outcome)
+        if entry is None:
+            return ev.Located(prompt_id, ev.Where.ABSENT)
+        held.chronicle.remember(entry.restored)
+        return ev.Finished(prompt_id, entry.outcome)
 
     async def _insist(self, ask: Callable[[], Awaitable[_T]]) -> _T | None:
         """Ask until there is an answer. When the connection is lost, all is asked anew when it stands again."""
-        connection = self._connection
-        while connection == self._connection:
+        connection = self.connection
+        while connection == self.connection:
             try:
                 return await ask()
             except UpstreamError as error:

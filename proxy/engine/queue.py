@@ -5,7 +5,6 @@ at the start, what ComfyUI has when it answers again, and the `status` that clie
 """
 
 import asyncio
-import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -75,7 +74,7 @@ class HeldQueue:
         self._taken_up = False
         self._ready = asyncio.Event()
         self._moved = asyncio.Event()
-        self.history = History(parts.upstream.client, journal, parts.tasks)
+        self.history = History(parts.upstream.client, journal, parts.tasks, self._tell_missed)
         self._performer = Performer(
             parts.upstream, parts.records, parts.passing, parts.sender, parts.sockets, parts.clock, self._foresight
         )
@@ -185,6 +184,7 @@ class HeldQueue:
         held = self.holding.get(record.prompt_id)
         if held is None:
             return
+        held.chronicle.note(kind, data, record.way_back)
         if kind == "execution_start":
             self._journal_started(held)
             self.holding.tell(ev.Started(record.prompt_id))
@@ -222,18 +222,26 @@ class HeldQueue:
             await self._load()
         client = self._parts.upstream.client
         finished = {}
-        sent = [held.prompt_id for held in self.holding.sent()]
-        for prompt_id in sent:
-            entry = None if prompt_id in queue.ids else await read_history_entry(client, prompt_id)
+        sent = self.holding.sent()
+        for held in sent:
+            entry = None if held.prompt_id in queue.ids else await read_history_entry(client, held.prompt_id)
             if entry is not None:
-                finished[prompt_id] = ev.Finished(prompt_id, entry.outcome)
+                held.chronicle.remember(entry.restored)
+                finished[held.prompt_id] = ev.Finished(held.prompt_id, entry.outcome)
         running = frozenset(str(item[1]) for item in queue.running)
         pending = tuple(str(item[1]) for item in sorted(queue.pending, key=lambda item: (item[0], item[1])))
-        known = bool(finished) or any(prompt_id in queue.ids for prompt_id in sent)
-        new_process = not known and await self.history.is_new_process()
+        missing = [held for held in sent if held.prompt_id not in queue.ids and held.prompt_id not in finished]
+        new_process = any(self._ran_last(held) for held in missing) or (
+            len(missing) == len(sent) and await self.history.is_new_process()
+        )
         self.holding.tell(ev.UpstreamReady(new_process, running, pending, finished))
         self.history.catch_up()
         self._ready.set()
+
+    def _ran_last(self, held: Held) -> bool:
+        """It ran when it was heard of last. Nobody can take such a prompt out without a trace in ComfyUI's history."""
+        job = self.holding.job(held.prompt_id)
+        return job is not None and job.started is not None
 
     # -- towards clients -----------------------------------------------------------------------------------------
 
@@ -252,12 +260,18 @@ class HeldQueue:
         self._parts.feed.deliver([Delivery(self.status_frame(), None)])
 
     def _tell_end(self, held: Held, ending: Ending) -> None:
-        now_ms = int(self._parts.wall() * 1000)
+        self._deliver(held, ending.frames(held))
+
+    def _tell_missed(self, held: Held) -> None:
+        """Its end was found in ComfyUI's history: the events went by while nobody could hear them."""
+        told = held.chronicle.last_words()
+        if told is not None:
+            closing = build_text("executing", {"node": None, "prompt_id": held.prompt_id})
+            self._deliver(held, [build_text(*told), closing])
+
+    def _deliver(self, held: Held, frames: Sequence[str]) -> None:
         if held.client_id is not None and not held.broadcast:
-            self._parts.feed.deliver(Delivery(frame, held.client_id) for frame in ending.frames(held, now_ms))
-        job = self.holding.job(held.prompt_id)
-        entry = ending.history_entry(held, job.number if job else 0.0, now_ms)
-        self._journal.update(Update(prompt_id=held.prompt_id, history=json.dumps(entry).encode()))
+            self._parts.feed.deliver(Delivery(frame, held.client_id) for frame in frames)
 
     def _tell(self, event: ev.Event) -> None:
         self.holding.tell(event)

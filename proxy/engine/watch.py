@@ -110,7 +110,10 @@ class Watch:
             return
         if entry is None:
             holding.tell(ev.Located(prompt_id, ev.Where.ABSENT))
-        elif (record := self._records.get(prompt_id)) is not None and record.timeline.outcome is None:
+            return
+        if (held := holding.get(prompt_id)) is not None:
+            held.chronicle.remember(entry.restored)
+        if (record := self._records.get(prompt_id)) is not None and record.timeline.outcome is None:
             self._ended(record, entry.outcome)
         else:
             holding.tell(ev.Finished(prompt_id, entry.outcome))
