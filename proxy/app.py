@@ -78,8 +78,8 @@ async def running(config: Config) -> AsyncIterator[Running]:
         )
         await runner.setup()
         try:
+            await engine.start()  # first: what is taken before the queue is open would be no promise
             await web.TCPSite(runner, config.proxy.host, config.proxy.port).start()
-            await engine.start()
             tasks.spawn(warmup.run(), "warm-up service")
             proxy.url = _address(runner)
             yield proxy

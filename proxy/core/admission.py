@@ -41,7 +41,9 @@ def restored_job(context: Context, event: ev.Restored) -> Job:
         return job
     job.state = State.UNCLEAR if event.state in UPSTREAM else State.WAITING
     job.confirmed = event.state in {State.STAGED, State.RUNNING, State.INTERRUPTING}
-    job.started = context.now if event.started and job.state is State.UNCLEAR else None
+    # Nobody can say any more that a paid prompt which was sent has not started.
+    started = event.started or event.prompt.paid
+    job.started = context.now if started and job.state is State.UNCLEAR else None
     context.ledger.add(job)
     if event.state in {State.CANCELLING, State.WITHDRAWING, State.INTERRUPTING}:
         job.interrupt = True

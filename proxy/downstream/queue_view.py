@@ -6,7 +6,7 @@ order in which prompts will run. It may be long: it is written piece by piece, s
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from aiohttp import web
@@ -140,11 +140,15 @@ def _untold(holding: Holding, told: set[str]) -> tuple[list[Any], list[Any]]:
     return running, staged
 
 
-async def _pieces(running: Iterable[Any], pending: Iterable[Any], holding: Holding) -> AsyncIterator[bytes]:
-    yield b'{"queue_running": ' + json.dumps(list(running)).encode() + b', "queue_pending": ['
+async def _pieces(running: Sequence[Any], pending: Sequence[Any], holding: Holding) -> AsyncIterator[bytes]:
+    # A prompt that is looked for after an outage counts as waiting, though ComfyUI may say where it is.
+    told = {item[1] for item in (*running, *pending)}
+    yield b'{"queue_running": ' + json.dumps(running).encode() + b', "queue_pending": ['
     piece = bytearray(b", ".join(json.dumps(item).encode() for item in pending))
     separator = b", " if piece else b""
     for held in holding.lookahead.waiting():
+        if held.prompt_id in told:
+            continue
         job = holding.job(held.prompt_id)
         piece += separator + held.queue_item(job.number if job else 0.0)
         separator = b", "

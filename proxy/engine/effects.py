@@ -121,12 +121,20 @@ class Effects:
 
         self.tasks.spawn(report(), "ask ComfyUI")
 
+    def adopt(self, held: Held, number: float) -> None:
+        """Write down a prompt that ComfyUI has, tell its client, and look where it is."""
+        self._write(held, number, State.DISPATCHING)
+        self._ask(self.performer.locate(held))
+
     def _accept(self, held: Held, command: do.Accept) -> None:
-        number = held.shown_number(command.number)
-        answer = {"prompt_id": held.prompt_id, "number": number, "node_errors": held.node_errors or {}}
-        body = json.dumps(answer).encode()
         job = self.ledger.jobs.get(held.prompt_id)
-        state = State.WAITING if job is None else job.state
+        self._write(held, command.number, State.WAITING if job is None else job.state)
+        if held.end is not None:
+            self._end(held, held.end)
+
+    def _write(self, held: Held, number: float, state: State) -> None:
+        shown, errors = held.shown_number(number), held.node_errors or {}
+        body = json.dumps({"prompt_id": held.prompt_id, "number": shown, "node_errors": errors}).encode()
         held.written = self.journal.accept(
             JournalRecord(
                 prompt_id=held.prompt_id,
@@ -136,7 +144,7 @@ class Effects:
                 submitted=held.create_time / 1000,
                 state=state,
                 client_id=held.client_id,
-                number=command.number,
+                number=number,
                 front=held.event.front,
                 priority=held.event.priority,
                 order_key=held.event.order_key,
@@ -145,8 +153,6 @@ class Effects:
             )
         )
         held.written.add_done_callback(lambda written: self._written(held, body, written))
-        if held.end is not None:
-            self._end(held, held.end)
 
     def _written(self, held: Held, body: bytes, written: "asyncio.Future[None]") -> None:
         error = None if written.cancelled() else written.exception()

@@ -21,8 +21,16 @@ from proxy.engine.observer import FrameObserver
 from proxy.engine.passing import Look, Passing
 from proxy.engine.queue import HeldQueue, OpenQueue, Parts
 from proxy.engine.records import Handling, Record, Records, components_of
-from proxy.engine.recovery import parked, read_history_entry, read_queue, recovered, take_out
-from proxy.engine.sender import Parcel, Sender
+from proxy.engine.recovery import (
+    left_behind,
+    parked,
+    read_history_entry,
+    read_queue,
+    read_recent,
+    recovered,
+    take_out,
+)
+from proxy.engine.sender import Parcel, Sender, taken
 from proxy.engine.submission import Draft, Submission, draft, parse
 from proxy.engine.unpacking import unpacked
 from proxy.engine.warming import Warming
@@ -103,6 +111,8 @@ class Engine:
         self.learned: Callable[[], object] = lambda: None
         """Called when a ComfyUI that has come up has told what it is."""
         self._open_queue = open_queue
+        self._left_behind: dict[str, float] = {}
+        """What ComfyUI was sent by this or an earlier process of the proxy, with the numbers that clients read."""
         self._seen_before = False
         self._arrival: asyncio.Task[None] | None = None
 
@@ -162,6 +172,7 @@ class Engine:
                 sockets=self._sockets,
                 tasks=self._tasks,
                 forget=self.forget,
+                left_behind=self._left_behind,
                 clock=self._clock,
                 wall=self._wall,
             )
@@ -213,12 +224,15 @@ class Engine:
     def deleted_from_queue(self, prompt_ids: Iterable[object] | None) -> None:
         """A client deleted these prompts, or all (None), from ComfyUI's queue."""
         for record in self.records.delete_waiting(prompt_ids):
+            self._left_behind.pop(record.prompt_id, None)
             self.forget(record)
 
     async def deleted_from_history(self, prompt_ids: Iterable[object] | None) -> None:
         """A client deleted these prompts, or all (None), from ComfyUI's history."""
         chosen = None if prompt_ids is None else [item for item in prompt_ids if isinstance(item, str)]
         self.records.delete_finished(chosen)
+        for prompt_id in list(self._left_behind) if chosen is None else chosen:
+            self._left_behind.pop(prompt_id, None)
         if self.held is not None:
             await self.held.history.delete(chosen)
 
@@ -253,6 +267,8 @@ class Engine:
         first = self.records.get(original.prompt_id)
         if first is not None and first.answer is not None:
             return await asyncio.shield(first.answer)  # it came a second time while this one was looked at
+        if (number := self._left_behind.get(original.prompt_id)) is not None:
+            return taken(original.prompt_id, number)
         answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         record = Record(
             original.prompt_id,
@@ -328,6 +344,7 @@ class Engine:
             if self._arrival is not None:
                 self._arrival.cancel()
             self._observer.running = None
+            self._left_behind.clear()
             self.upstream.lost(self._clock())
             if self.held is not None:
                 self.held.lost()
@@ -360,6 +377,7 @@ class Engine:
             if self.records.get(record.prompt_id) is None:
                 self.records.add(record)
                 self.warming.recovered(record)
+        self._left_behind |= left_behind(queue, await read_recent(self.upstream.client))
         queue = await self._watch.look()
         if self.held is not None:
             await self.held.ready(queue)

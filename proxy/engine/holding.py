@@ -63,6 +63,13 @@ class Holding:
         self.prompts.add(held)
         self.tell(event)
 
+    def adopt(self, held: Held, number: float) -> None:
+        """Take in a prompt that ComfyUI has already: who sent it ended before its client was told."""
+        self.prompts.add(held)
+        self._effects.adopt(held, number)
+        self.tell(ev.ForeignGone(held.prompt_id))
+        self.tell(ev.Restored(prompt=held.event, number=number, submitted=self._clock(), state=State.DISPATCHING))
+
     def tell(self, event: ev.Event) -> None:
         """Take note of a fact and do what follows from it."""
         self._inbox.append(event)

@@ -57,6 +57,8 @@ class Parts:
     sockets: ClientSockets
     tasks: Tasks
     forget: Callable[[Record], None]
+    left_behind: Mapping[str, float]
+    """Prompts that ComfyUI has from a proxy, with their numbers; not all were told to their clients."""
     clock: Callable[[], float]
     wall: Callable[[], float]
 
@@ -157,7 +159,11 @@ class HeldQueue:
             return await asyncio.shield(first.answer)  # it came a second time while this one was looked at
         created = int(self._parts.wall() * 1000)
         held = hold(submission, look, self.holding.prompts.next_sequence(), self._parts.feed.own_id, created)
-        self.holding.add(held, held.event)
+        number = self._parts.left_behind.get(held.prompt_id)
+        if number is None:
+            self.holding.add(held, held.event)
+        else:
+            self.holding.adopt(held, number)
         return await asyncio.shield(held.answer)
 
     async def answered_before(self, submission: Submission, original: Draft) -> Answer | None:

@@ -4,7 +4,7 @@ Every rewritten prompt carries its way back in `extra_data`, so a proxy that has
 while the connection was down, learns from `/queue` whose prompts wait there, and from `/history` how others ended.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -18,6 +18,9 @@ from proxy.upstream.client import UpstreamClient
 FIRST_PROBE = 1e15
 """The numbers from here on are for prompts that ComfyUI is to validate and not to run: above any number that a client
 or a counter reaches, and exact as floats."""
+
+RECENT = 64
+"""So many of the newest history entries are looked at when ComfyUI answers."""
 
 WARMUP_KEY = "comfykeep_warmup"
 """The key in `extra_data` by which warm-ups are known, also to a proxy that was started after they were sent."""
@@ -77,6 +80,34 @@ async def take_out(client: UpstreamClient, prompt_id: str) -> bool:
     if any(item[1] == prompt_id for item in queue.running):
         return True
     return await read_history_entry(client, prompt_id) is not None
+
+
+def left_behind(queue: Queue, recent: Iterable[Any]) -> dict[str, float]:
+    """The prompts that a proxy sent, in ComfyUI's queue or among `recent` ones of its history, with clients' numbers.
+
+    Some were sent by a process that ended before it could tell the client that they were taken. The client will submit
+    them again, and they need not run again.
+    """
+    found = {}
+    for number, prompt_id, _, extra_data, *_ in (*recent, *queue.running, *queue.pending):
+        way_back = WayBack.from_extra_data(extra_data)
+        if way_back is not None and WARMUP_KEY not in extra_data and number < FIRST_PROBE:
+            found[prompt_id] = number if way_back.number is None else way_back.number
+    return found
+
+
+async def read_recent(client: UpstreamClient) -> list[Any]:
+    """The prompts `[number, id, prompt, extra_data, outputs]` that ended last.
+
+    Raises:
+        UpstreamError: when ComfyUI does not answer.
+    """
+    path = f"/history?max_items={RECENT}"
+    history = await client.get_json(path)
+    try:
+        return _items([entry["prompt"] for entry in history.values()])
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise _strange(client, path) from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,8 +104,7 @@ class Sender:
         if number is None:
             raise error
         log.warning("%s; but it has prompt %s, so the client is told that it was taken", error, prompt_id)
-        body = json.dumps({"prompt_id": prompt_id, "number": number, "node_errors": {}}).encode()
-        return json_answer(body)
+        return taken(prompt_id, number)
 
     async def _suspects_pins(self, answer: Answer, way_back: WayBack, prompt_id: str) -> bool:
         if answer.status >= _SERVER_ERROR:
@@ -152,6 +151,11 @@ def restored_answer(answer: Answer, way_back: WayBack) -> Answer:
     parsed = _json(answer.body)
     restored = way_back.submission_answer(parsed)
     return answer if restored == parsed else with_body(answer, json.dumps(restored).encode())
+
+
+def taken(prompt_id: str, number: float) -> Answer:
+    """ComfyUI's answer to a submission that it took, where its own was lost."""
+    return json_answer(json.dumps({"prompt_id": prompt_id, "number": number, "node_errors": {}}).encode())
 
 
 def json_answer(body: bytes) -> Answer:
