@@ -82,13 +82,20 @@ class Held:
     """Its end, where that came before its acceptance."""
     record: Record | None = None
     """Its record while it is at ComfyUI."""
-    chronicle: Chronicle = field(default_factory=Chronicle)
-    """What has been heard of its run."""
+    heard: Chronicle | None = None
+    """What has been heard of its run, once there was something (`chronicle`)."""
 
     @property
     def submission(self) -> Submission:
         """As it is to be sent again."""
         return Submission(self.target, self.headers, zlib.decompress(self.packed), "utf-8")
+
+    @property
+    def chronicle(self) -> Chronicle:
+        """What has been heard of its run."""
+        if self.heard is None:
+            self.heard = Chronicle()
+        return self.heard
 
     async def ended(self) -> None:
         """Wait until it has ended and nothing of it is at ComfyUI any more; to be asked while it has not."""
