@@ -27,13 +27,17 @@ class Form(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class InputSpec:
-    """One declared input: its name in a prompt, its type as validation reads it, and what it takes."""
+    """One declared input: its name in a prompt, its type as validation reads it, and what it takes.
+
+    `choices` are those of a combo, in order; empty for every other input.
+    """
 
     name: str
     type: str
     form: Form
     required: bool
     names_file: bool = False
+    choices: tuple[Any, ...] = ()
 
 
 MODEL_FILE = re.compile(
@@ -64,10 +68,11 @@ def _read(name: str, entry: Any, *, required: bool) -> Iterator[InputSpec]:
     if options.get("forceInput") and (isinstance(type_, list) or type_ == "COMBO"):
         yield InputSpec(name, "COMBO", Form.LINK, required)
     elif isinstance(type_, list):
-        yield InputSpec(name, "COMBO", Form.CHOICE, required, _names_file(name, type_))
+        yield InputSpec(name, "COMBO", Form.CHOICE, required, _names_file(name, type_), tuple(type_))
     elif type_ == "COMBO":
         choices = options.get("options")
-        yield InputSpec(name, "COMBO", Form.CHOICE, required, _names_file(name, choices))
+        given = tuple(choices) if isinstance(choices, list) else ()
+        yield InputSpec(name, "COMBO", Form.CHOICE, required, _names_file(name, choices), given)
     elif type_ == "COMFY_DYNAMICCOMBO_V3":
         yield InputSpec(name, type_, Form.CHOICE, required)
         yield from _read_dynamic_combo(name, options)

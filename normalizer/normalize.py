@@ -15,7 +15,7 @@ from normalizer.chains import Chain, Member, chains_of, find_members, model_ref,
 from normalizer.identity import ORDINALS, PREFIX, with_ordinal
 from normalizer.models import ModelRef, ModelSet
 from normalizer.restore import WayBack
-from normalizer.rules import PIN, STABLE_ID, UNDECLARED_KEYS, DroppedKey
+from normalizer.rules import PIN, SHARED_LOADER, STABLE_ID, UNDECLARED_KEYS, DroppedKey
 from normalizer.schema import Role, Schema
 from normalizer.workflow import Graph, Node, read_graph
 
@@ -49,8 +49,9 @@ class Normalized:
 
     @cached_property
     def changes(self) -> tuple[Change, ...]:
-        """All that was changed: renamed nodes, then dropped keys, then pins."""
-        return (*_renamed(self.way_back), *_dropped(self.way_back), *_pinned(self.way_back, self.prompt))
+        """All that was changed: renamed nodes, then dropped keys, then exchanged loaders, then pins."""
+        way_back, prompt = self.way_back, self.prompt
+        return (*_renamed(way_back), *_dropped(way_back), *_exchanged(way_back, prompt), *_pinned(way_back, prompt))
 
 
 def normalize(prompt: Mapping[str, Any], schema: Schema) -> Normalized:
@@ -175,6 +176,13 @@ def _dropped(way_back: WayBack) -> Iterator[Change]:
     for node_id, items in way_back.dropped.items():
         before = {item.name: item.value for item in items}
         yield Change(UNDECLARED_KEYS.name, node_id, before, None, UNDECLARED_KEYS.reason)
+
+
+def _exchanged(way_back: WayBack, prompt: Mapping[str, Any]) -> Iterator[Change]:
+    for sent_id, item in way_back.exchanged.items():
+        before = {"class_type": item.class_type, "inputs": item.inputs}
+        after = {name: prompt[sent_id][name] for name in before}
+        yield Change(SHARED_LOADER.name, way_back.node_id(sent_id), before, after, SHARED_LOADER.reason)
 
 
 def _pinned(way_back: WayBack, prompt: Mapping[str, Any]) -> Iterator[Change]:

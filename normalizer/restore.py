@@ -7,6 +7,7 @@ nodes make up; so every text is searched for them, except tracebacks and the inp
 they are. Pins are taken out of every list and object.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -27,19 +28,55 @@ _LEAST_ID = int(PREFIX) * 10**20
 _NODE_KEYS = ("node", "node_id", "display_node", "display_node_id", "real_node_id")
 
 
+@dataclass(frozen=True, slots=True)
+class Exchanged:
+    """A node that was sent as another class.
+
+    `class_type` and `inputs` are the client's; `names` gives the client's name for each input that is called something
+    else there.
+    """
+
+    class_type: str
+    inputs: Mapping[str, Any]
+    names: Mapping[str, str] = field(default_factory=dict)
+
+    def error(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Give the data of an `execution_error` as the client's own node would have caused it."""
+        given = {name: [value] for name, value in self.inputs.items()}
+        inputs = {"current_inputs": given} if data.get("current_inputs") else {}
+        return {**data, "node_type": self.class_type, **inputs}
+
+    def invalid(self, errors: Mapping[str, Any]) -> dict[str, Any]:
+        """Give what validation says against the node (`node_errors`) in the client's names."""
+        items = errors.get("errors")
+        renamed = [self._renamed(item) for item in items] if isinstance(items, list) else items
+        return {**errors, "class_type": self.class_type, "errors": renamed}
+
+    def _renamed(self, item: Any) -> Any:
+        info = item.get("extra_info") if isinstance(item, Mapping) else None
+        name = info.get("input_name") if isinstance(info, Mapping) else None
+        if not isinstance(info, Mapping) or not isinstance(name, str) or name not in self.names:
+            return item
+        own = self.names[name]
+        details = re.sub(rf"^{re.escape(name)}\b", own, str(item.get("details", "")))
+        return {**item, "details": details, "extra_info": {**info, "input_name": own}}
+
+
 @dataclass(frozen=True)
 class WayBack:
     """What restoring needs: what was renamed, added, taken out and overwritten, in one prompt.
 
     `ids` maps sent ids to the client's; `pins` are the ids of nodes that are ours; `dropped` what was taken out of a
-    node's inputs, by the client's id. `added` are dotted names within `extra_data` of what the proxy put there
-    (`"client_id"`, `"extra_pnginfo"`, `"extra_pnginfo.prompt"`). `number`, `prompt_id` and `create_time` (ms since the
-    epoch) are what the client shall read where the proxy sent others; None leaves ComfyUI's.
+    node's inputs, by the client's id; `exchanged` what was sent as another class, by the sent id. `added` are dotted
+    names within `extra_data` of what the proxy put there (`"client_id"`, `"extra_pnginfo"`, `"extra_pnginfo.prompt"`).
+    `number`, `prompt_id` and `create_time` (ms since the epoch) are what the client shall read where the proxy sent
+    others; None leaves ComfyUI's.
     """
 
     ids: Mapping[str, str] = field(default_factory=dict)
     pins: tuple[str, ...] = ()
     dropped: Mapping[str, tuple[DroppedKey, ...]] = field(default_factory=dict)
+    exchanged: Mapping[str, Exchanged] = field(default_factory=dict)
     added: tuple[str, ...] = ()
     number: float | None = None
     prompt_id: str | None = None
@@ -56,6 +93,11 @@ class WayBack:
             made["dropped"] = {
                 node_id: [[item.place, item.name, item.value] for item in items]
                 for node_id, items in self.dropped.items()
+            }
+        if self.exchanged:
+            made["exchanged"] = {
+                sent_id: [item.class_type, dict(item.inputs), dict(item.names)]
+                for sent_id, item in self.exchanged.items()
             }
         if self.added:
             made["added"] = list(self.added)
@@ -78,6 +120,10 @@ class WayBack:
                         DroppedKey(_checked(place, int), _checked(name, str), value) for place, name, value in items
                     )
                     for node_id, items in data.get("dropped", {}).items()
+                },
+                exchanged={
+                    sent_id: Exchanged(_checked(class_type, str), _checked(inputs, dict), _checked(names, dict))
+                    for sent_id, (class_type, inputs, names) in data.get("exchanged", {}).items()
                 },
                 added=tuple(_checked(name, str) for name in data.get("added", ())),
                 number=_checked(data.get("number"), int, float, NoneType),
@@ -200,7 +246,7 @@ class WayBack:
         for sent_id, node in prompt.items():
             if not self.is_pin(sent_id):
                 node_id = self.ids.get(sent_id, sent_id)
-                result[node_id] = self._node(node, self.dropped.get(node_id, ()))
+                result[node_id] = self._node(self._own_node(sent_id, node), self.dropped.get(node_id, ()))
         return result
 
     def extra_data(self, extra_data: Any) -> Any:
@@ -222,9 +268,27 @@ class WayBack:
     def _pins(self) -> frozenset[str]:
         return frozenset(self.pins)
 
+    def _own_node(self, sent_id: str, node: Any) -> Any:
+        exchanged = self.exchanged.get(sent_id)
+        if exchanged is None or not isinstance(node, Mapping):
+            return node
+        return {**node, "inputs": exchanged.inputs, "class_type": exchanged.class_type}
+
+    def _own_classes(self, value: dict[str, Any]) -> dict[str, Any]:
+        """Name the client's classes where an exchanged node is told about: by `node_id`, or under its id."""
+        told = {
+            key: self.exchanged[key].invalid(item)
+            for key, item in value.items()
+            if key in self.exchanged and isinstance(item, dict) and "class_type" in item
+        }
+        node_id = value.get("node_id")
+        if isinstance(node_id, str) and node_id in self.exchanged and "node_type" in value:
+            return self.exchanged[node_id].error(value)
+        return {**value, **told}
+
     def _object(self, value: dict[str, Any]) -> dict[str, Any]:
         entries = {}
-        for key, item in value.items():
+        for key, item in (self._own_classes(value) if self.exchanged else value).items():
             if key in _LEFT_ALONE:
                 entries[key] = item
             elif key == "prompt_id" and self.prompt_id is not None and isinstance(item, str):

@@ -28,6 +28,9 @@ UNDECLARED_KEYS = Rule(
     "undeclared-keys", "the class never sees these inputs, but ComfyUI counts them when it looks for a cached output"
 )
 PIN = Rule("pin", "a loader chain wired to nothing does not run, but keeps what it made in ComfyUI's cache")
+SHARED_LOADER = Rule(
+    "shared-loader", "the shared loader makes the same models and keeps them by key, whatever ComfyUI's cache does"
+)
 
 CORE_V1_CLASSES = frozenset(
     {
