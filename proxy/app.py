@@ -98,6 +98,7 @@ def _upstream(config: Config, client: UpstreamClient) -> Upstream:
         SchemaKeeper(client, include=loaders.include, exclude=loaders.exclude),
         StatsReader(client),
         limits(config),
+        config.normalizer.strategy,
     )
 
 

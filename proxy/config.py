@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from proxy.core.mode import Mode
 from proxy.core.settings import Validate
+from proxy.core.strategy import Strategy
 from proxy.errors import ConfigError
 from proxy.journal_records import Sync
 
@@ -73,6 +74,7 @@ class LoadersSection(_Section):
 class NormalizerSection(_Section):
     """How prompts are rewritten."""
 
+    strategy: Strategy = Strategy.PINS
     loaders: LoadersSection = LoadersSection()
 
 
@@ -232,7 +234,7 @@ def _explain(fault: Any) -> str:
         )
         return f"unknown key {name}: {hint}"
     if fault["type"] == "enum":
-        return f"{name} = {fault['input']!r}: must be one of {', '.join(repr(mode.value) for mode in Mode)}"
+        return f"{name} = {fault['input']!r}: must be {fault['ctx']['expected']}"
     return f"{name} = {fault['input']!r}: {fault['msg'].removeprefix('Value error, ')}"
 
 

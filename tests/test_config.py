@@ -48,7 +48,8 @@ def test_the_docs_show_every_key_with_its_default() -> None:
     [
         ("[proxy]\nmoed = 'pins'\n", ["proxy.toml:2", "unknown key proxy.moed", "did you mean proxy.mode?"]),
         ("[proxyy]\n", ["unknown key proxyy", "did you mean"]),
-        ("[proxy]\nmode = 'fast'\n", ["proxy.toml:2", "'observe', 'pins', 'full'"]),
+        ("[proxy]\nmode = 'fast'\n", ["proxy.toml:2", "'observe', 'pins' or 'full'"]),
+        ("[normalizer]\nstrategy = 'pin'\n", ["proxy.toml:2", "'pins', 'inspire' or 'off'"]),
         ("[proxy]\nlisten = '8189'\n", ["proxy.listen", "127.0.0.1:8189"]),
         ("[proxy]\nlisten = '127.0.0.1:99999'\n", ["proxy.listen"]),
         ("[upstream]\n\nurl = 'localhost:8188'\n", ["proxy.toml:3", "upstream.url", "http://127.0.0.1:8188"]),

@@ -35,6 +35,8 @@ async def _tell_engine(proxy: Running, touched: set[str]) -> None:
     engine, config = proxy.engine, proxy.config
     if "pins" in touched:
         engine.upstream.planner.limit(limits(config))
+    if "normalizer.strategy" in touched:
+        engine.upstream.strategy = config.normalizer.strategy
     if "normalizer.loaders" in touched:
         engine.upstream.schema.overrule(config.normalizer.loaders.include, config.normalizer.loaders.exclude)
         if engine.feed.up:

@@ -94,7 +94,9 @@ class Announcer:
 
     async def say(self) -> bool:
         """Look and tell, unless it is what was told before; whether ComfyUI answers."""
-        report = await survey(self._proxy.engine.upstream.client, *_overrides(self._proxy.config))
+        config = self._proxy.config
+        client = self._proxy.engine.upstream.client
+        report = await survey(client, *_overrides(config), config.normalizer.strategy)
         if self._said is None or not report.like(self._said):
             for line in report.lines():
                 log.info("%s", line)
@@ -129,7 +131,7 @@ def check(config: Config) -> int:
 
     async def look() -> Report:
         async with UpstreamClient(config.upstream.url) as client:
-            return await survey(client, *_overrides(config))
+            return await survey(client, *_overrides(config), config.normalizer.strategy)
 
     report = asyncio.run(look())
     problems = [*report.problems, *schedule_problems(config, report.schema)]

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
-from normalizer import Chain, ModelSet, Normalized
+from normalizer import Chain, ModelSet, Normalized, Schema, SharedLoaders
 from proxy.core.account import LoadBook
 from proxy.core.budget import Limits, Machine
 from proxy.core.chain_book import ChainBook
@@ -18,6 +18,7 @@ from proxy.core.pinning import PinPlanner
 from proxy.core.residency import Residency
 from proxy.core.sizes import Sizes
 from proxy.core.start_delays import StartDelays, kind_of
+from proxy.core.strategy import INSTALL, NOT_INSTALLED, Strategy, in_effect
 from proxy.errors import UpstreamError
 from proxy.upstream.client import UpstreamClient
 from proxy.upstream.schema import SchemaKeeper
@@ -31,7 +32,14 @@ MEBIBYTE = 1 << 20
 class Upstream:
     """One ComfyUI, as far as it is known."""
 
-    def __init__(self, client: UpstreamClient, schema: SchemaKeeper, stats: StatsReader, limits: Limits) -> None:
+    def __init__(
+        self,
+        client: UpstreamClient,
+        schema: SchemaKeeper,
+        stats: StatsReader,
+        limits: Limits,
+        strategy: Strategy = Strategy.PINS,
+    ) -> None:
         self.client = client
         self.schema = schema
         self.stats: SystemStats | None = None
@@ -40,7 +48,11 @@ class Upstream:
         self.start_delays = StartDelays()
         self.costs = LoadCosts()
         self.planner = PinPlanner(Residency(Sizes(), self.costs), limits, ())
+        self.strategy = strategy
+        """What the operator wants; see `shared_loaders`."""
         self._reader = stats
+        self._looked_through: Schema | None = None
+        self._shared_loaders = SharedLoaders()
 
     @property
     def flags(self) -> UpstreamFlags:
@@ -65,6 +77,14 @@ class Upstream:
             return flags.thresholds(self.machine.host_ram).inactive < self.machine.host_ram // 2
         return flags.cache is CacheMode.LRU
 
+    @property
+    def shared_loaders(self) -> SharedLoaders:
+        """The loaders to exchange for shared ones: none where that is not wanted or not installed."""
+        schema = self.schema.schema
+        if self._looked_through is not schema:
+            self._looked_through, self._shared_loaders = schema, SharedLoaders.of(schema)
+        return self._shared_loaders if self.strategy is Strategy.INSPIRE else SharedLoaders()
+
     def load_seconds(self, models: ModelSet, after: Sequence[ModelSet] = ()) -> float:
         """See `proxy.core.costs.Costs`."""
         residency = self.planner.residency
@@ -84,6 +104,8 @@ class Upstream:
         except UpstreamError as error:
             log.info("file sizes are not to be had, so models count as large: %s", error)
         await self.schema.load()
+        if in_effect(self.strategy, self.shared_loaders) is not self.strategy:
+            log.warning("%s %s", NOT_INSTALLED, INSTALL)
 
     def lost(self, now: float) -> None:
         """ComfyUI is gone, and with it everything it held."""
@@ -99,7 +121,7 @@ class Upstream:
 
     def pins_for(self, normalized: Normalized, foresight: Sequence[ModelSet], now: float) -> Sequence[Chain]:
         """The chains to carry along with a prompt sent now; `foresight` has what those expected after it need."""
-        if self.stats is None:
+        if self.stats is None or self.strategy is Strategy.OFF:
             return ()
         kind = kind_of(normalized.prompt, frozenset())
         candidates = [

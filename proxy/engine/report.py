@@ -4,8 +4,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from normalizer import Role, Schema
+from normalizer import Role, Schema, SharedLoaders
 from proxy.core.flags import CLIENT_PROMPT_ID, CacheMode
+from proxy.core.strategy import INSTALL, NOT_INSTALLED, Strategy, in_effect
 from proxy.errors import UpstreamError
 from proxy.upstream.client import UpstreamClient
 from proxy.upstream.stats import StatsReader, SystemStats
@@ -47,7 +48,9 @@ class Report:
         yield f"{self.roles[Role.LOADER]} loader classes known, {self.roles[Role.CHAIN]} chain classes"
 
 
-async def survey(client: UpstreamClient, include: Iterable[str], exclude: Iterable[str]) -> Report:
+async def survey(
+    client: UpstreamClient, include: Iterable[str], exclude: Iterable[str], strategy: Strategy = Strategy.PINS
+) -> Report:
     """Look at the ComfyUI behind `client`. Never raises for what ComfyUI does: that is a problem in the report."""
     try:
         stats = await StatsReader(client).read()
@@ -55,13 +58,20 @@ async def survey(client: UpstreamClient, include: Iterable[str], exclude: Iterab
     except UpstreamError as error:
         return Report(client.base_url, problems=(Problem(f"{error.message}.", error.details),))
     roles = Counter(node_class.role for node_class in schema.classes.values())
-    return Report(client.base_url, stats, schema, roles, tuple(_problems(stats, roles)))
+    shared = SharedLoaders.of(schema)
+    return Report(client.base_url, stats, schema, roles, tuple(_problems(stats, roles, strategy, shared)))
 
 
-def _problems(stats: SystemStats, roles: Counter[Role]) -> Iterator[Problem]:
+def _problems(stats: SystemStats, roles: Counter[Role], strategy: Strategy, shared: SharedLoaders) -> Iterator[Problem]:
     flags = stats.flags
-    if flags.cache is CacheMode.NONE:
-        yield Problem("--cache-none: ComfyUI keeps nothing between prompts, so pins cannot help.", "Drop the flag.")
+    possible = in_effect(strategy, shared)
+    if possible is not strategy:
+        yield Problem(NOT_INSTALLED, INSTALL)
+    if flags.cache is CacheMode.NONE and possible is Strategy.PINS:
+        yield Problem(
+            "--cache-none: ComfyUI keeps nothing between prompts, so pins cannot help.",
+            'Drop the flag, or install ComfyUI-Inspire-Pack and set [normalizer] strategy = "inspire".',
+        )
     if not flags.client_prompt_ids:
         needed = ".".join(map(str, CLIENT_PROMPT_ID))
         yield Problem(f"This ComfyUI does not take prompt ids from clients; {needed} does.", "Update ComfyUI.")

@@ -1,8 +1,9 @@
 """Sends one prompt to ComfyUI and brings back the answer in the client's terms.
 
-Two things must never happen. A pin must not cost a client its prompt: an answer that blames a pin is not passed on, the
-prompt goes again without pins. And a prompt must not run twice because an answer got lost: whether ComfyUI has it is
-settled by looking into its queue and its history, never by sending again.
+Two things must never happen. What we add must not cost a client its prompt: an answer that blames a pin, or refuses a
+prompt with a shared loader, is not passed on; the prompt goes again without pins, or with its own loaders. And a
+prompt must not run twice because an answer got lost: whether ComfyUI has it is settled by looking into its queue and
+its history, never by sending again.
 """
 
 import json
@@ -11,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from normalizer import Chain, Normalized, Schema, WayBack, carry
+from normalizer import Chain, Normalized, Schema, SharedLoaders, WayBack, cache_keys, carry, exchange
 from proxy.engine.comfy import Upstream
 from proxy.engine.records import Archive, Record
 from proxy.engine.recovery import read_history_entry, read_queue
@@ -58,22 +59,25 @@ class Sender:
         self._about_to_send = about_to_send
 
     async def send(self, parcel: Parcel, pins: Sequence[Chain], place: Place | None = None) -> Answer:
-        """Submit a prompt, with pins unless ComfyUI objects to one; notes in its record what was sent.
+        """Submit a prompt, with pins and shared loaders unless ComfyUI objects; notes in its record what was sent.
 
         Raises:
             UpstreamError: when ComfyUI did not answer and does not have the prompt either.
         """
-        answer, way_back = await self._post(parcel, pins, place)
+        answer, way_back = await self._post(parcel, pins, self._upstream.shared_loaders, place)
+        if not answer.ok and answer.status < _SERVER_ERROR and parcel.record.keys:
+            log.info("ComfyUI refused a prompt with shared loaders; it goes again with its own: %r", answer.body[:500])
+            answer, way_back = await self._post(parcel, pins, SharedLoaders(), place)
         if named := _named(answer, way_back):
             log.warning("ComfyUI objected to a pin; the prompt goes again without that: %r", answer.body[:500])
-            answer, way_back = await self._post(parcel, self._without(named, parcel.record), place)
-        if way_back.pins and await self._suspects_pins(answer, way_back, parcel.record.prompt_id):
+            answer, way_back = await self._post(parcel, self._without(named, parcel.record), SharedLoaders(), place)
+        if await self._suspects_us(answer, way_back, parcel.record):
             log.warning("ComfyUI objected to a pin; the prompt goes again without any: %r", answer.body[:500])
-            answer, way_back = await self._post(parcel, (), place)
+            answer, way_back = await self._post(parcel, (), SharedLoaders(), place)
         return restored_answer(answer, way_back)
 
     async def probe(self, parcel: Parcel, place: Place) -> Answer:
-        """Submit a prompt that is to be taken out again before it runs: without pins, and without consequences here.
+        """Submit a prompt that is to be taken out again before it runs: with its own loaders, no pins, no consequences.
 
         Raises:
             UpstreamError: when ComfyUI did not answer.
@@ -83,12 +87,15 @@ class Sender:
         answer = await self._upstream.client.post(parcel.submission.target, body, _headers(parcel))
         return restored_answer(answer, way_back)
 
-    async def _post(self, parcel: Parcel, pins: Sequence[Chain], place: Place | None) -> tuple[Answer, WayBack]:
+    async def _post(
+        self, parcel: Parcel, pins: Sequence[Chain], loaders: SharedLoaders, place: Place | None
+    ) -> tuple[Answer, WayBack]:
         original, record = parcel.original, parcel.record
-        carried = carry(parcel.normalized, pins, parcel.schema)
+        carried = exchange(carry(parcel.normalized, pins, parcel.schema), loaders)
         body, way_back = compose(original, carried, parcel.schema, self._own_client_id, place)
         pinned = frozenset(way_back.pins)
         record.way_back = way_back
+        record.keys = cache_keys(carried.prompt)
         record.pins = tuple(chain for chain in pins if not pinned.isdisjoint(chain.nodes))
         record.archive = Archive.of(original.prompt, carried.prompt, carried.changes)
         self._about_to_send(record, carried.prompt)
@@ -106,10 +113,12 @@ class Sender:
         log.warning("%s; but it has prompt %s, so the client is told that it was taken", error, prompt_id)
         return taken(prompt_id, number)
 
-    async def _suspects_pins(self, answer: Answer, way_back: WayBack, prompt_id: str) -> bool:
+    async def _suspects_us(self, answer: Answer, way_back: WayBack, record: Record) -> bool:
+        if not way_back.pins and not record.keys:
+            return False
         if answer.status >= _SERVER_ERROR:
             # It may have been queued all the same.
-            return await find_number(self._upstream, prompt_id) is None
+            return await find_number(self._upstream, record.prompt_id) is None
         return bool(_named(answer, way_back))
 
     def _without(self, named: frozenset[str], record: Record) -> Sequence[Chain]:
