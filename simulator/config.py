@@ -89,6 +89,8 @@ class SimulatorConfig:
     """Size of a file that a generic loader names but `models` does not."""
     object_info_file: Path | None = None
     """An answer of GET /object_info; its classes are accepted beside the built-in ones."""
+    inspire_pack: bool = False
+    """Whether ComfyUI-Inspire-Pack is installed: loaders that share a cache of their own."""
 
     output_directory: Path | None = None
     """Where saved files go, and stay when it ends; None is a folder that ends with it."""

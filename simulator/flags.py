@@ -43,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     machine.add_argument("--step-seconds", type=float, default=defaults.step_seconds, metavar="S")
     machine.add_argument("--models", type=Path, metavar="JSON", help='{"folder": {"file": bytes}}')
     machine.add_argument("--object-info", type=Path, metavar="JSON", help="an answer of GET /object_info")
+    machine.add_argument("--inspire", action="store_true", help="ComfyUI-Inspire-Pack is installed")
     return parser
 
 
@@ -73,6 +74,7 @@ def parse(words: Sequence[str]) -> SimulatorConfig:
         models=models,
         object_info_file=args.object_info,
         output_directory=args.output_directory,
+        inspire_pack=args.inspire,
         highvram=args.highvram,
         gpu_only=args.gpu_only,
         disable_smart_memory=args.disable_smart_memory,

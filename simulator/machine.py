@@ -8,6 +8,7 @@ from .clock import Clock
 from .config import GB, SimulatorConfig
 from .ledger import DiskRead, Ledger, Transfer
 from .memory import Killed, Memory, Move
+from .shared_cache import SharedCache
 
 # ComfyUI folder_paths.py: the folders every installation has, in its order.
 MODEL_FOLDERS = (
@@ -59,6 +60,7 @@ class Machine:
         self.ledger = ledger
         self.directories = directories
         self.memory = Memory(config)
+        self.shared = SharedCache()
         self._paged: dict[str, int] = {}
 
     def folders(self) -> list[str]:

@@ -24,17 +24,19 @@ class Files:
     Args:
         folder: a model folder; None means the input folder.
         extra: options that are no files.
+        before: options that are no files and come first.
         details: the rest of the specification.
     """
 
     folder: str | None
     extra: tuple[str, ...] = ()
     details: Mapping[str, Any] | None = None
+    before: tuple[str, ...] = ()
 
     def resolve(self, machine: Machine) -> tuple[Any, ...]:
         """The input's specification as it is now."""
         names = machine.input_images() if self.folder is None else list(machine.files(self.folder))
-        options = [*names, *(name for name in self.extra if name not in names)]
+        options = [*self.before, *names, *(name for name in self.extra if name not in names)]
         return (options,) if self.details is None else (options, dict(self.details))
 
 
@@ -84,6 +86,7 @@ class Node:
     NAME: ClassVar[str]
     DISPLAY_NAME: ClassVar[str] = ""
     CATEGORY: ClassVar[str] = "simulator"
+    DESCRIPTION: ClassVar[str] = ""
     MODULE: ClassVar[str] = "nodes"
     REQUIRED: ClassVar[Mapping[str, Spec]] = {}
     OPTIONAL: ClassVar[Mapping[str, Spec]] = {}
@@ -178,7 +181,7 @@ class Node:
             "output_name": cls.RETURN_NAMES or cls.RETURN_TYPES,
             "name": cls.NAME,
             "display_name": cls.DISPLAY_NAME or cls.NAME,
-            "description": "",
+            "description": cls.DESCRIPTION,
             "python_module": cls.MODULE,
             "category": cls.CATEGORY,
             "output_node": cls.OUTPUT_NODE,

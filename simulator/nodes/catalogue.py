@@ -2,7 +2,7 @@
 
 from simulator.config import SimulatorConfig
 
-from . import images, loaders, plain, sampling, testing
+from . import images, loaders, plain, sampling, shared, testing
 from .base import Node
 from .generic import from_file
 
@@ -33,7 +33,7 @@ BUILT_IN: tuple[type[Node], ...] = (
 
 def node_classes(config: SimulatorConfig) -> dict[str, type[Node]]:
     """Classes by name; where a file has a built-in one, it has the file's schema and the built-in behaviour."""
-    built_in = {node.NAME: node for node in BUILT_IN}
+    built_in = {node.NAME: node for node in (*BUILT_IN, *(shared.NODES if config.inspire_pack else ()))}
     if config.object_info_file is None:
         return built_in
     return {**built_in, **from_file(config.object_info_file, built_in)}

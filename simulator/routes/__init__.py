@@ -4,9 +4,9 @@ from aiohttp import web
 
 from simulator.process import Process
 
-from . import catalog, files, history, jobs, models, prompts, queue, system, uploads, userdata
+from . import catalog, files, history, jobs, models, prompts, queue, shared, system, uploads, userdata
 
-_TOPICS = (prompts, queue, history, jobs, catalog, models, system, files, uploads, userdata)
+_TOPICS = (prompts, queue, history, jobs, catalog, models, system, shared, files, uploads, userdata)
 
 
 def add_routes(app: web.Application, process: Process) -> None:

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from proxy import app
-from proxy.config import Config, JournalSection, ProxySection, QueueSection, UpstreamSection
+from proxy.config import Config, JournalSection, NormalizerSection, ProxySection, QueueSection, UpstreamSection
 from proxy.core.mode import Mode
+from proxy.core.strategy import Strategy
 from simulator import NodeStart, Simulator, SimulatorConfig
 from tests.contract.client import Answer, Client
 from tests.contract.prompts import Prompt, link, node
@@ -112,6 +113,7 @@ class Stage:
     mode: Mode
     folder: Path
     queue: QueueSection
+    strategy: Strategy = Strategy.PINS
     relay: Relay = field(init=False)
     client: Client = field(init=False)
     proxy: app.Running = field(init=False)
@@ -124,6 +126,7 @@ class Stage:
         config = Config(
             proxy=ProxySection(listen="127.0.0.1:0", mode=self.mode),
             upstream=UpstreamSection(url=self.relay.url),
+            normalizer=NormalizerSection(strategy=self.strategy),
             queue=self.queue,
             journal=JournalSection(path=str(self.folder / "journal.sqlite3")),
         )
@@ -185,6 +188,7 @@ async def staged(
     folder: Path = Path("unused"),
     *,
     queue: QueueSection | None = None,
+    strategy: Strategy = Strategy.PINS,
     script: Script = pass_all,
     **simulated: Any,
 ) -> AsyncIterator[Stage]:
@@ -192,7 +196,7 @@ async def staged(
     gate = Gate()
     settings = {"models": MODELS, "time_scale": math.inf, "before_node": gate, **simulated}
     async with Simulator(SimulatorConfig(**settings)) as comfy, Client(comfy.url) as direct:
-        stage = Stage(comfy, direct, gate, mode, folder, queue or QueueSection())
+        stage = Stage(comfy, direct, gate, mode, folder, queue or QueueSection(), strategy)
         try:
             await stage.start(script)
             yield stage
