@@ -76,6 +76,8 @@ class Record:
     """For a prompt sent as it came: from the client's ids to the stable ones of `components`."""
     chains: tuple[Chain, ...] = ()
     pins: tuple[Chain, ...] = ()
+    keys: Mapping[str, str] = field(default_factory=dict)
+    """The nodes that were sent as shared loaders, pins among them, by stable id, with their cache keys."""
     start_kind: int | None = None
     """See `proxy.core.start_delays`; None for a prompt that was not sent by this process."""
     archive: Archive | None = None
