@@ -18,7 +18,7 @@ from proxy.core.pinning import PinPlanner
 from proxy.core.residency import Residency
 from proxy.core.sizes import Sizes
 from proxy.core.start_delays import StartDelays, kind_of
-from proxy.core.strategy import INSTALL, NOT_INSTALLED, Strategy, in_effect
+from proxy.core.strategy import Strategy
 from proxy.errors import UpstreamError
 from proxy.upstream.client import UpstreamClient
 from proxy.upstream.schema import SchemaKeeper
@@ -104,8 +104,6 @@ class Upstream:
         except UpstreamError as error:
             log.info("file sizes are not to be had, so models count as large: %s", error)
         await self.schema.load()
-        if in_effect(self.strategy, self.shared_loaders) is not self.strategy:
-            log.warning("%s %s", NOT_INSTALLED, INSTALL)
 
     def lost(self, now: float) -> None:
         """ComfyUI is gone, and with it everything it held."""
