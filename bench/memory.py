@@ -9,31 +9,22 @@ Simpler than the real thing in stated ways: a component is moved as a whole; fil
 what does not fit into RAM is dropped, longest unused first, where the real ComfyUI might be killed.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from bench.traces import GB, Machine
+from bench.traces import Machine
 from normalizer import Chain
 from normalizer.models import ModelRef, ModelSet
-from proxy.core.budget import Budget
+from proxy.core.budget import Budget, Limits
 from proxy.core.chain_book import ChainBook
 from proxy.core.eviction import plan
 from proxy.core.tiers import Tier
 
-OVERHEAD = 4 * GB
-"""RAM that ComfyUI and the system take without models."""
-WORKSPACE = int(1.5 * GB)
-"""VRAM that ComfyUI keeps to compute with."""
 LRU_RESULTS = 50
 """`--cache-lru 50`: so many node results stay."""
 OTHER_RESULTS = 7
 """Results of a prompt that are not loaders: two encoded texts, latent, sampler, decoder, image, and its saving."""
-LOW_THRESHOLD = 2 * GB
-"""`--cache-ram 2 2`: the cache gives way when less RAM than this is free."""
-MAX_PINS = 16
-PIN_SHARE = 0.5
-"""Of RAM, for pins."""
 
 
 class Cache(StrEnum):
@@ -57,7 +48,7 @@ class Load:
 class Memory:
     """The components that live, the most recently used last, and those of them that are in VRAM."""
 
-    def __init__(self, machine: Machine, sizes: dict[ModelRef, int], cache: Cache) -> None:
+    def __init__(self, machine: Machine, sizes: Mapping[ModelRef, int], cache: Cache) -> None:
         self.machine = machine
         self.sizes = sizes
         self._cache = cache
@@ -67,7 +58,8 @@ class Memory:
         self._turn = 0
         self._book = ChainBook()
         self._chains = {ref: _chain(ref) for ref in sizes}
-        self._budget = Budget(MAX_PINS, int(machine.ram * PIN_SHARE), machine.ram - OVERHEAD - LOW_THRESHOLD)
+        limits = Limits()
+        self._budget = Budget(limits.max_chains, int(machine.ram * limits.ram_share), machine.model_ram)
 
     def tier(self, ref: ModelRef) -> Tier:
         """Where it is."""
@@ -75,17 +67,12 @@ class Memory:
             return Tier.HOT
         return Tier.WARM if ref in self._alive else Tier.COLD
 
-    @property
-    def vram(self) -> int:
-        """Bytes of VRAM for components."""
-        return self.machine.vram - WORKSPACE
-
     def seconds(self, ref: ModelRef, tier: Tier) -> float:
         """To load it from there."""
         if tier is Tier.HOT:
             return 0.0
-        crossing = self.sizes[ref] / self.machine.bus_bandwidth
-        return crossing if tier is Tier.WARM else crossing + self.sizes[ref] / self.machine.disk_bandwidth
+        crossing = self.machine.crossing_seconds(self.sizes[ref])
+        return crossing if tier is Tier.WARM else crossing + self.machine.reading_seconds(self.sizes[ref])
 
     def cost(self, models: ModelSet) -> float:
         """Seconds that a prompt with these would load for now."""
@@ -109,7 +96,7 @@ class Memory:
 
     def _touch(self, ref: ModelRef) -> None:
         self._hot.pop(ref, None)
-        room = self.vram - self.sizes[ref]
+        room = self.machine.model_vram - self.sizes[ref]
         while self._hot and sum(self.sizes[other] for other in self._hot) > room:
             del self._hot[next(iter(self._hot))]
         self._hot[ref] = None
@@ -144,7 +131,7 @@ class Memory:
         return {ref for chain in chosen for ref in chain.models}
 
     def _drop_for_ram(self, models: ModelSet) -> None:
-        limit = self.machine.ram - OVERHEAD - LOW_THRESHOLD
+        limit = self.machine.model_ram
         for ref in list(self._alive):
             if sum(self.sizes[other] for other in self._alive) <= limit:
                 return

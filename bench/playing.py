@@ -4,6 +4,7 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from bench.memory import Cache, Load, Memory
 from bench.policies import Rival, Wait
@@ -12,11 +13,13 @@ from normalizer.models import ModelSet
 from proxy.core import commands as do
 from proxy.core import events as ev
 from proxy.core.costs import LoadCosts, ResidentCosts
+from proxy.core.outlook import outlook
 from proxy.core.scheduler import Scheduler
 from proxy.core.settings import Settings
 
-FORESIGHT = 32
-"""Waiting prompts that the pins may look at."""
+PLANNED = 16
+FORESIGHT = 64
+"""The engine shows the pins so many waiting prompts, the first ones in the order the policy is expected to choose."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +97,7 @@ class _Player:
         self.trace = trace
         self.memory = Memory(trace.machine, trace.sizes, Cache.PINNED)
         self.learned = LoadCosts()
-        costs = ResidentCosts(self.learned, self.memory, trace.sizes.__getitem__, self.memory.vram)
+        costs = ResidentCosts(self.learned, self.memory, trace.sizes.__getitem__, trace.machine.model_vram)
         self.scheduler = Scheduler(costs, settings)
         self.record = Record(trace)
         self._arriving = deque(range(len(trace.prompts)))
@@ -126,14 +129,14 @@ class _Player:
         self._told.append(event)
         while self._told:
             for command in self.scheduler.handle(self._told.popleft(), now):
-                self._perform(command)
+                self._perform(command, now)
 
-    def _perform(self, command: do.Command) -> None:
+    def _perform(self, command: do.Command, now: float) -> None:
         match command:
             case do.Probe(prompt_id):
                 self._told.append(ev.ProbeAccepted(prompt_id))
             case do.Dispatch(prompt_id):
-                self._queue.append((int(prompt_id), self._foresight()))
+                self._queue.append((int(prompt_id), self._foresight(now)))
                 self._told.append(ev.Dispatched(prompt_id))
             case do.Recall(prompt_id):
                 self._queue = deque(item for item in self._queue if item[0] != int(prompt_id))
@@ -141,14 +144,12 @@ class _Player:
             case _:
                 pass
 
-    def _foresight(self) -> tuple[ModelSet, ...]:
-        """What the engine tells the pins: the models of the prompts that wait."""
-        upcoming = []
-        for job in self.scheduler.context.ledger.waiting:
-            upcoming.append(job.models)
-            if len(upcoming) >= FORESIGHT:
-                break
-        return tuple(upcoming)
+    def _foresight(self, now: float) -> tuple[ModelSet, ...]:
+        """What the engine tells the pins: the components of the prompts that are expected next, the next one first."""
+        context = self.scheduler.context
+        sent = {job.prompt_id for job in context.ledger.at_comfyui()}
+        expected = (item.prompt_id for item in outlook(context, now, PLANNED) if item.prompt_id not in sent)
+        return tuple(context.ledger.jobs[prompt_id].models for prompt_id in islice(expected, FORESIGHT))
 
     def _start(self, now: float) -> None:
         if self._running is None and self._queue:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from bench.playing import Record, Run
 from bench.traces import Prompt
+from proxy.core.settings import Settings
 
 ROUNDING = 1e-6
 
@@ -21,11 +22,11 @@ class Verdict:
     bounds_hold: bool
 
 
-def judge(record: Record, max_bypass: int, max_wait: float) -> Verdict:
+def judge(record: Record, settings: Settings) -> Verdict:
     """Judge a schedule.
 
-    `worst_overtaken` counts every overtaking. For the bounds, one does not count that fairness owed: when the overtaken
-    prompt's client had had more run time than the overtaker's, counted from the beginning or since it was submitted.
+    `worst_overtaken` counts every overtaking. For the bounds, one does not count that fairness owed: while the client
+    of the overtaken prompt had had more than its share, and one that was behind had something waiting.
     """
     prompts = record.trace.prompts
     runs = sorted(record.runs, key=lambda run: run.start)
@@ -37,23 +38,31 @@ def judge(record: Record, max_bypass: int, max_wait: float) -> Verdict:
             if earlier.index > run.index and prompts[earlier.index].priority == prompts[run.index].priority
         ]
         worst = max(worst, len(passing))
-        counted = [earlier.end - earlier.start for earlier in passing if not _owed(earlier, run, runs, prompts)]
-        within = len(counted) <= max_bypass and sum(counted[:-1]) <= max_wait + ROUNDING
+        client = prompts[run.index].client
+        counted = [
+            earlier.end - earlier.start
+            for earlier in passing
+            if prompts[earlier.index].client == client
+            or not _has_had_too_much(client, earlier.start, runs, prompts, settings.fair_quantum)
+        ]
+        within = len(counted) <= settings.max_bypass and sum(counted[:-1]) <= settings.max_wait + ROUNDING
         hold = hold and within
     return Verdict(worst, hold)
 
 
-def _owed(passing: Run, passed: Run, runs: Sequence[Run], prompts: Sequence[Prompt]) -> bool:
-    ours, theirs = prompts[passing.index].client, prompts[passed.index].client
-    if ours == theirs:
-        return False
-    submitted = prompts[passed.index].at
-    for since in (float("-inf"), submitted):
-        had = {ours: 0.0, theirs: 0.0}
-        for run in runs:
-            client = prompts[run.index].client
-            if run.start < passing.start and run.end > since and client in had:
-                had[client] += run.end - max(run.start, since)
-        if had[theirs] > had[ours]:
-            return True
-    return False
+def _has_had_too_much(client: str, at: float, runs: Sequence[Run], prompts: Sequence[Prompt], quantum: float) -> bool:
+    """Whether it was ahead of another by more than the quantum, which waits then and has not caught up since."""
+    before = [run for run in runs if run.start < at]
+    waiting = {prompts[run.index].client for run in runs if run.start >= at and prompts[run.index].at <= at}
+    return any(_is_ahead(client, other, before, prompts, quantum) for other in waiting - {client})
+
+
+def _is_ahead(client: str, other: str, before: Sequence[Run], prompts: Sequence[Prompt], quantum: float) -> bool:
+    lead, ahead = 0.0, False
+    for run in before:
+        if prompts[run.index].client == client:
+            lead += run.end - run.start
+        elif prompts[run.index].client == other:
+            lead = max(0.0, lead - (run.end - run.start))
+        ahead = lead > quantum or (ahead and lead > 0)
+    return ahead

@@ -44,6 +44,20 @@ def residency(json_output: JsonOption = False) -> None:
 
 
 @app.command()
+def schedule(
+    trace: Annotated[str | None, typer.Option(help="only this one of the built-in traces")] = None,
+    trace_file: Annotated[
+        Path | None, typer.Option(help="a trace of your own; docs/benchmarks.md has the format")
+    ] = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Compare the order of the queue with other ways to order it, in virtual time."""
+    from bench import schedule as bench  # noqa: PLC0415 - see above
+
+    bench.run(json_output=json_output, name=trace, file=trace_file)
+
+
+@app.command()
 def journal(
     folder: Annotated[Path | None, typer.Option(help="where to write; on the disk that counts")] = None,
     json_output: JsonOption = False,

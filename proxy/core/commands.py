@@ -27,7 +27,6 @@ class Code(StrEnum):
     OLDEST = "oldest"
     RESIDENT = "resident"
     CHEAPER = "cheaper"
-    BATCH = "batch"
     OVERDUE = "overdue"
     PLACE = "place"
     PRIORITY = "priority"
