@@ -50,8 +50,8 @@ def optimum(trace: Trace) -> float:
     """The least seconds of loading, found by Dijkstra's search over which sets are still to come and what is where.
 
     Prompts with equal sets run one after the other: the others of them load nothing then, and moving them there makes
-    nothing else dearer. After each prompt, whatever fits may stay: any part of what was there and what the prompt
-    needed. Only the largest parts are tried, for more in memory never costs more: it can be let go later.
+    nothing else dearer. After each prompt whatever fits beside its own components may stay. Only the largest parts are
+    tried, for more in memory never costs more: it can be let go later.
     """
     sets = tuple(sorted({prompt.models for prompt in trace.prompts}, key=sorted))
     start = _State(frozenset(sets), frozenset(), frozenset())
@@ -100,14 +100,16 @@ def _afterwards(trace: Trace, state: _State, models: ModelSet) -> Iterator[_Stat
 def _largest_parts(
     whole: ModelSet, limit: int, sizes: Mapping[ModelRef, int], own: ModelSet
 ) -> Iterator[frozenset[ModelRef]]:
-    """The parts that fit and would not with one more. What a prompt itself needs is there even if it does not fit."""
+    """What a prompt needs, with each part of the rest that fits beside it and would not with one more."""
+    room = limit - sum(map(sizes.__getitem__, own))
+    rest = sorted(whole - own)
     found: list[frozenset[ModelRef]] = []
-    for count in range(len(whole), -1, -1):
-        for part in map(frozenset, combinations(sorted(whole), count)):
-            fits = part <= own or sum(map(sizes.__getitem__, part)) <= limit
+    for count in range(len(rest), -1, -1):
+        for part in map(frozenset, combinations(rest, count)):
+            fits = not part or sum(map(sizes.__getitem__, part)) <= room
             if fits and not any(part <= other for other in found):
                 found.append(part)
-    yield from found
+                yield own | part
 
 
 def _seconds(trace: Trace, ref: ModelRef, state: _State) -> float:

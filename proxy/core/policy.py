@@ -23,7 +23,7 @@ from proxy.core.turns import Turn
 NOTHING = 0.05
 """Seconds of loading that do not count."""
 SETS = 16
-"""So many different sets of components are priced in one decision: it takes no longer, however many different ones wait."""
+"""So many different sets of components are priced in one decision; it takes no longer, however many wait."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """The job table: every pair of state and trigger has exactly one meaning."""
 
 import itertools
+from pathlib import Path
 
 import pytest
 
@@ -65,3 +66,8 @@ def test_the_diagram_shows_every_arrow_once() -> None:
     assert len(lines) == len(set(lines))
     arrows = {(a, b) for a, moves in TRANSITIONS.items() for b in moves.values() if a is not b}
     assert sum(" --> " in line and "[*]" not in line for line in lines) == len(arrows)
+
+
+def test_the_page_shows_the_diagram() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "scheduling.md").read_text(encoding="utf-8")
+    assert f"```mermaid\n{state_diagram()}\n```" in page
