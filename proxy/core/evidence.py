@@ -73,7 +73,7 @@ class PromptSent:
     """A prompt was sent to ComfyUI and waits there or runs at once.
 
     `components` are the loader nodes of its own chains by stable id; `prompt` is all of it as it was sent, with its
-    pins.
+    pins. `shared` are those of its own loaders that were sent as shared ones, with their keys.
     """
 
     prompt_id: str
@@ -81,6 +81,7 @@ class PromptSent:
     pins: tuple[Chain, ...]
     components: Mapping[str, ModelRef]
     prompt: Mapping[str, Any]
+    shared: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

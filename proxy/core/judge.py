@@ -8,7 +8,7 @@ Only certain cases teach what loading costs: a loader that ran has read its file
 what was just loaded has moved it to VRAM.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from normalizer.models import ModelRef, ModelSet
@@ -17,6 +17,7 @@ from proxy.core.costs import LoadCosts
 from proxy.core.evidence import Part, PromptEnded, PromptSent, Use
 from proxy.core.flags import UpstreamFlags
 from proxy.core.node_cache import CacheKey
+from proxy.core.shared_store import HANDED_OVER
 from proxy.core.sizes import Sizes
 from proxy.core.tiers import Tier
 
@@ -40,6 +41,13 @@ class Flight:
     known: ModelSet = frozenset()
     """Its components that ComfyUI was thought to hold in whatever variant."""
     cached: frozenset[str] = frozenset()
+    handed_over: frozenset[str] = frozenset()
+    """Its shared loaders that were thought to find their models under their keys."""
+
+
+def handed_over(thought: Collection[str], node_id: str, node_seconds: Mapping[str, float]) -> bool:
+    """Whether a shared loader that was thought to find its models did: reading a file takes longer than a look."""
+    return node_id in thought and node_seconds.get(node_id, 0.0) < HANDED_OVER
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +110,7 @@ class Judge:
         reads: dict[ModelRef, float] = {}
         for key, ref in flight.own.items():
             ran = key.node_id in event.node_seconds and key.node_id not in flight.cached
+            ran = ran and not handed_over(flight.handed_over, key.node_id, event.node_seconds)
             # A variant in its knobs runs its node again without reading the file: that is no load.
             if ran and (key in flight.held or ref not in flight.known):
                 reads[ref] = reads.get(ref, 0.0) + event.node_seconds[key.node_id]

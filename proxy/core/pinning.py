@@ -14,6 +14,7 @@ from proxy.core.eviction import Candidate, PinPlan, plan
 from proxy.core.evidence import Ending, PromptEnded, ResidencyEvent, UpstreamDied, UpstreamStarted
 from proxy.core.flags import Overlap, UpstreamFlags
 from proxy.core.groups import Group
+from proxy.core.letting_go import LetGo, keys_to_let_go
 from proxy.core.residency import Residency
 
 
@@ -28,6 +29,8 @@ class PinPlanner:
         self._machine = Machine(0, 0)
         self._lesson = Lesson()
         self._kept: dict[ModelSet, float] = {}
+        self._since = 0.0
+        """When this ComfyUI was first seen, in monotonic seconds."""
 
     @property
     def groups(self) -> Sequence[Group]:
@@ -49,7 +52,7 @@ class PinPlanner:
         allowed = allowed_pins(self._machine, self._flags, self._limits)
         match event:
             case UpstreamStarted(flags=flags, machine=machine):
-                self._flags, self._machine = flags, machine
+                self._flags, self._machine, self._since = flags, machine, now
             case UpstreamDied() if self.residency.running_with_pins:
                 self._lesson = self._lesson.died(allowed)
             case PromptEnded(ending=Ending.SUCCESS):
@@ -76,15 +79,22 @@ class PinPlanner:
             now: monotonic seconds.
         """
         self._kept = {models: until for models, until in self._kept.items() if until > now}
-        known = [
-            replace(
-                item,
-                alive=self.residency.will_hold(item.chain),
-                kept=any(item.chain.models and item.chain.models <= models for models in self._kept),
-            )
-            for item in candidates
-        ]
+        known = [self._judged(item, alive=self.residency.will_hold(item.chain)) for item in candidates]
         return plan(known, own, self.budget, foresight, self._groups, self.residency.sizes.bytes_of, now)
+
+    def _judged(self, item: Candidate, *, alive: bool) -> Candidate:
+        kept = any(item.chain.models and item.chain.models <= models for models in self._kept)
+        return replace(item, alive=alive, kept=kept)
+
+    def let_go(self, candidates: Iterable[Candidate], now: float) -> tuple[LetGo, ...]:
+        """The keys of shared loaders to take out while nothing runs or waits: what a plan made now would not keep."""
+        store = self.residency.shared
+        there = store.refs()
+        known = [self._judged(item, alive=not there.isdisjoint(item.chain.models)) for item in candidates]
+        budget = replace(self.budget, chains=self._limits.max_chains, lingering=frozenset())
+        made = plan(known, (), budget, (), self._groups, self.residency.sizes.bytes_of, now)
+        why_not = {ref: reason.text for reason in made.reasons if not reason.kept for ref in reason.models}
+        return keys_to_let_go(store, made.chosen, why_not, self._since, now)
 
     def must_free(self, own: Sequence[Chain]) -> bool:
         """Whether ComfyUI has to be told to free its memory before it gets a prompt with these chains.

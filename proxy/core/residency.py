@@ -36,6 +36,7 @@ from proxy.core.flags import CacheMode, UpstreamFlags
 from proxy.core.judge import Flight, Judge
 from proxy.core.node_cache import NodeCache, cache_keys
 from proxy.core.ram_watch import RamWatch
+from proxy.core.shared_store import SharedStore
 from proxy.core.sizes import Size, Sizes
 from proxy.core.tiers import Tier
 from proxy.core.vram import Vram
@@ -61,6 +62,8 @@ class Residency:
 
     def __init__(self, sizes: Sizes, costs: LoadCosts) -> None:
         self.sizes = sizes
+        self.shared = SharedStore()
+        """What shared loaders keep, whatever becomes of the node cache."""
         self._judge = Judge(sizes, costs)
         self._flags = UpstreamFlags()
         self._machine = Machine(0, 0)
@@ -79,7 +82,7 @@ class Residency:
     def tier(self, ref: ModelRef) -> Tier:
         """Where this component's weights are now."""
         alive = self._cache.alive(ref)
-        if not alive:
+        if not alive and ref not in self.shared.refs():
             return Tier.UNKNOWN if alive is None or self._ignorant else Tier.COLD
         resident = self._vram.resident(ref, self.sizes.bytes_of(ref))
         if resident is None:
@@ -119,13 +122,19 @@ class Residency:
 
     @property
     def lingering(self) -> ModelSet:
-        """The components that ComfyUI keeps whether they are pinned or not, until newer results displace them."""
-        return self._cache.refs() if self._flags.cache is CacheMode.LRU else frozenset()
+        """The components that stay whether they are pinned or not: newer results displace them, or they are let go."""
+        cached = self._cache.refs() if self._flags.cache is CacheMode.LRU else frozenset()
+        return cached | self.shared.refs()
 
     @property
     def running_with_pins(self) -> bool:
         """Whether a prompt that carries pins is running."""
         return any(flight.started and flight.pins for flight in self._flights.values())
+
+    def handed_over(self, prompt_id: str) -> frozenset[str]:
+        """The shared loaders of a prompt that runs which were thought to find their models under their keys."""
+        flight = self._flights.get(prompt_id)
+        return frozenset() if flight is None else flight.handed_over
 
     def accuracy(self) -> Accuracy:
         """How often the predicted tier was the one that timing showed."""
@@ -180,13 +189,14 @@ class Residency:
 
     def _lose_everything(self) -> None:
         self._cache.clear()
+        self.shared.clear()
         self._vram.unload_all()
         self._flights.clear()
         self._free_later = None
         self._ignorant = False
 
     def _read(self, event: MemoryRead) -> None:
-        held, running = self._cache.refs(), self._running()
+        held, running = self._held(), self._running()
         self._host_ram_free = event.host_ram_free
         if event.ram_free is not None:
             self._ram.see_taken(self._machine.ram - event.ram_free, held, self._in_ram, running=running)
@@ -222,6 +232,9 @@ class Residency:
         flight.predicted = {ref: self.tier(ref) for ref in flight.own.values()}
         flight.held = frozenset(filter(self._cache.holds, flight.own))
         flight.known = self._cache.refs() & frozenset(flight.own.values())
+        shared = flight.sent.shared
+        flight.handed_over = frozenset(node_id for node_id, key in shared.items() if self.shared.holds(key))
+        self.shared.use({key: self._components[node_id] for node_id, key in shared.items()})
         self._cache.start(flight.own, flight.pins, flight.sent.prompt, self._in_ram, self._host_ram_free)
         for key, ref in flight.own.items():
             self._cache.put(key, ref)
@@ -230,8 +243,12 @@ class Residency:
         while len(self._last_used) > REMEMBERED:
             del self._last_used[next(iter(self._last_used))]
         self._vram.begin_prompt()
-        self._vram.keep_only(self._cache.refs())
+        self._vram.keep_only(self._held())
         self._ignorant = self._ignorant and not self._cache.forgets_uncarried
+
+    def _held(self) -> ModelSet:
+        """The components that are or may be in memory, in the node cache or under keys."""
+        return self._cache.refs() | self.shared.refs()
 
     def _see_cached(self, event: NodesCached) -> None:
         flight = self._flights.get(event.prompt_id)
@@ -258,7 +275,7 @@ class Residency:
         if event.ending is Ending.OUT_OF_MEMORY or not self._flags.smart_memory:
             self._vram.unload_all()
         self._cache.end_prompt()
-        self._vram.keep_only(self._cache.refs())
+        self._vram.keep_only(self._held())
         if self._free_later is not None and not self._running():
             self._free(self._free_later)
 

@@ -17,6 +17,7 @@ from proxy.core.evidence import (
     Use,
     consumers,
 )
+from proxy.core.judge import handed_over
 from proxy.core.start_delays import WORTH, Start, kind_of
 from proxy.core.timeline import Timeline
 from proxy.engine.comfy import Upstream
@@ -61,7 +62,8 @@ class Bookkeeping:
             node_id: (str(prompt[node_id]["class_type"]), parts)
             for node_id, parts in consumers(computing, record.chains, record.components, self._outputs(record)).items()
         }
-        event = PromptSent(record.prompt_id, record.chains, record.pins, record.components, prompt)
+        keys = {node_id: key for node_id, key in record.keys.items() if node_id in record.components}
+        event = PromptSent(record.prompt_id, record.chains, record.pins, record.components, prompt, keys)
         self._upstream.planner.handle(event, now)
         # At once, not when it has run: what is sent behind it must carry its models.
         self._upstream.chain_book.used(record.chains, now)
@@ -111,7 +113,7 @@ class Bookkeeping:
 
     def close(self, record: Record, outcome: Outcome, now: float) -> None:
         """It ended, as seen in its events."""
-        timeline = _in_stable_ids(record)
+        timeline = self._with_handed_over(record.prompt_id, _in_stable_ids(record))
         account = self._upstream.load_book.settle(record.components, timeline, keeps_alone=self._upstream.keeps_alone)
         record.account = account
         if record.handling is not Handling.WARMUP:
@@ -121,6 +123,12 @@ class Bookkeeping:
             PromptEnded(record.prompt_id, _ending(record, outcome), timeline.node_seconds, _uses(record)), now
         )
         log.info("%s", describe(record, account, outcome))
+
+    def _with_handed_over(self, prompt_id: str, timeline: Timeline) -> Timeline:
+        """Shared loaders run in every prompt; those that found their models under their keys have loaded nothing."""
+        thought = self._upstream.planner.residency.handed_over(prompt_id)
+        found = {node_id for node_id in thought if handed_over(thought, node_id, timeline.node_seconds)}
+        return replace(timeline, cached=timeline.cached | found)
 
 
 def _ending(record: Record, outcome: Outcome) -> Ending:

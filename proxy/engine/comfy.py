@@ -14,6 +14,7 @@ from proxy.core.chain_book import ChainBook
 from proxy.core.costs import LoadCosts, ResidentCosts
 from proxy.core.evidence import ModelsFreed, SizesRead, UpstreamDied, UpstreamStarted
 from proxy.core.flags import CacheMode, UpstreamFlags
+from proxy.core.letting_go import LetGo
 from proxy.core.pinning import PinPlanner
 from proxy.core.residency import Residency
 from proxy.core.sizes import Sizes
@@ -116,6 +117,10 @@ class Upstream:
         """Somebody told ComfyUI to free memory."""
         self.planner.handle(event, now)
         self.load_book.disturb()
+
+    def let_go(self, now: float) -> tuple[LetGo, ...]:
+        """The keys of shared loaders to take out while nothing runs or waits."""
+        return self.planner.let_go(self.chain_book.candidates(), now)
 
     def pins_for(self, normalized: Normalized, foresight: Sequence[ModelSet], now: float) -> Sequence[Chain]:
         """The chains to carry along with a prompt sent now; `foresight` has what those expected after it need."""

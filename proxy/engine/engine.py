@@ -17,6 +17,7 @@ from proxy.engine.bookkeeping import Bookkeeping, Totals
 from proxy.engine.client_sockets import ClientSockets
 from proxy.engine.comfy import Upstream
 from proxy.engine.departure import ANSWERS, SETTLING, Departure, hand_over, hold_still
+from proxy.engine.housekeeping import Housekeeping
 from proxy.engine.observer import FrameObserver
 from proxy.engine.passing import Look, Passing
 from proxy.engine.queue import HeldQueue, OpenQueue, Parts
@@ -105,6 +106,7 @@ class Engine:
             forget=self.forget,
         )
         self._observer.visible = self.warming.visible
+        self._housekeeping = Housekeeping(upstream, self.warming, clock)
         self.departure = Departure()
         self.beaten: Callable[[], object] = lambda: None
         """Called every `BEAT` seconds, as long as decisions are made."""
@@ -135,6 +137,7 @@ class Engine:
         await self.change_mode(self._wanted)
         await self.feed.start()
         self._tasks.spawn(self._beat(), "beat")
+        self._tasks.spawn(self._housekeeping.run(), "keep Inspire's cache in order")
 
     async def leave(self, *, flush: bool) -> None:
         """Take nothing new and let what is under way come to its end; with `flush`, ComfyUI gets all that waits."""
@@ -361,6 +364,7 @@ class Engine:
         if restarted:
             self.feed.upstream_restarted()
         await self._insist(lambda: self.upstream.learn(self._clock(), fresh=restarted))
+        self._housekeeping.arrived()
         self.warming.learned()
         self.learned()
 
@@ -417,3 +421,4 @@ class Engine:
         if self.held is None or not self.held.finished(record, outcome):
             self._sockets.release(record)
         self.warming.ended(record)
+        self._housekeeping.poke()

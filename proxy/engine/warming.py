@@ -128,22 +128,42 @@ class Warming:
         """See `warmup.Warmer`."""
         async with self._turn:
             while True:
-                await self._quiet()
+                await self.quiet()
                 if self.surroundings() is None:
                     return WarmResult(Result.FAILED, 0.0, "ComfyUI went away, or the mode is observe now")
-                flight = self._flight = Flight(str(uuid.uuid4()), len(prompt), progress)
-                try:
-                    ended = await self._send(flight, prompt, name, priority) or await self._follow(flight, time_limit)
-                except asyncio.CancelledError:
-                    await self._withdraw(flight)
-                    raise
-                finally:
-                    self._flight = None
+                flight = Flight(str(uuid.uuid4()), len(prompt), progress)
+                ended = await self._fly(flight, prompt, name, priority, time_limit)
                 if ended is not None:
                     return ended
                 log.info("%s: taken back, since a client has come", name)
 
-    async def _quiet(self) -> None:
+    async def run_once(
+        self, make: Callable[[], Mapping[str, Any] | None], *, name: str, time_limit: float
+    ) -> WarmResult | None:
+        """Run what `make` makes when nobody wants anything; None when there is nothing, or a client came first."""
+        async with self._turn:
+            await self.quiet()
+            prompt = make() if self.surroundings() is not None else None
+            if prompt is None:
+                return None
+            flight = Flight(str(uuid.uuid4()), len(prompt), lambda _: None)
+            return await self._fly(flight, prompt, name, 0, time_limit)
+
+    async def _fly(
+        self, flight: Flight, prompt: Mapping[str, Any], name: str, priority: int, time_limit: float
+    ) -> WarmResult | None:
+        """Send one prompt and follow it to its end; None when it was taken back for a client's."""
+        self._flight = flight
+        try:
+            return await self._send(flight, prompt, name, priority) or await self._follow(flight, time_limit)
+        except asyncio.CancelledError:
+            await self._withdraw(flight)
+            raise
+        finally:
+            self._flight = None
+
+    async def quiet(self) -> None:
+        """Wait until no client's prompt runs or waits, and none has for a moment."""
         while self._paused() or (idle := self.idle_for()) is None or idle < SETTLE:  # noqa: ASYNC110 - many conditions
             await asyncio.sleep(_LOOK)
 

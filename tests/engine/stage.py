@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from proxy import app
-from proxy.config import Config, JournalSection, NormalizerSection, ProxySection, QueueSection, UpstreamSection
+from proxy.config import (
+    Config,
+    JournalSection,
+    NormalizerSection,
+    PinsSection,
+    ProxySection,
+    QueueSection,
+    UpstreamSection,
+)
 from proxy.core.mode import Mode
 from proxy.core.strategy import Strategy
 from simulator import NodeStart, Simulator, SimulatorConfig
@@ -114,6 +122,7 @@ class Stage:
     folder: Path
     queue: QueueSection
     strategy: Strategy = Strategy.PINS
+    pins: PinsSection = field(default_factory=PinsSection)
     relay: Relay = field(init=False)
     client: Client = field(init=False)
     proxy: app.Running = field(init=False)
@@ -126,6 +135,7 @@ class Stage:
         config = Config(
             proxy=ProxySection(listen="127.0.0.1:0", mode=self.mode),
             upstream=UpstreamSection(url=self.relay.url),
+            pins=self.pins,
             normalizer=NormalizerSection(strategy=self.strategy),
             queue=self.queue,
             journal=JournalSection(path=str(self.folder / "journal.sqlite3")),
@@ -189,6 +199,7 @@ async def staged(
     *,
     queue: QueueSection | None = None,
     strategy: Strategy = Strategy.PINS,
+    pins: PinsSection | None = None,
     script: Script = pass_all,
     **simulated: Any,
 ) -> AsyncIterator[Stage]:
@@ -196,7 +207,7 @@ async def staged(
     gate = Gate()
     settings = {"models": MODELS, "time_scale": math.inf, "before_node": gate, **simulated}
     async with Simulator(SimulatorConfig(**settings)) as comfy, Client(comfy.url) as direct:
-        stage = Stage(comfy, direct, gate, mode, folder, queue or QueueSection(), strategy)
+        stage = Stage(comfy, direct, gate, mode, folder, queue or QueueSection(), strategy, pins or PinsSection())
         try:
             await stage.start(script)
             yield stage

@@ -1,0 +1,104 @@
+"""Takes what is not worth its memory any more out of the Inspire Pack's cache, while nobody wants anything else.
+
+Models that shared loaders keep stay until somebody removes their keys: neither ComfyUI's flags nor its `/free` reach
+them. What to remove is decided by the pin planner, just before it is sent; the removal is a prompt like a warm-up, sent
+when no client's prompt runs or waits, hidden from clients, and taken back when one comes first.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from normalizer import REMOVER
+from proxy.core.letting_go import LetGo
+from proxy.core.shared_store import read_listing
+from proxy.engine.comfy import Upstream
+from proxy.engine.warming import Warming
+from proxy.errors import UpstreamError
+from warmup import Result
+
+log = logging.getLogger(__name__)
+
+LOOK = 60.0
+"""Seconds after which it is looked again although no prompt has ended: a group may keep its models only for a time."""
+_LIST = "/inspire/cache/list"
+_TIME_LIMIT = 60.0
+"""Seconds that the removal may run: it takes entries out of a table."""
+
+
+class Housekeeping:
+    """Keeps the Inspire Pack's cache at one ComfyUI to what the pin planner would keep. `run` it; `poke` it at ends."""
+
+    def __init__(self, upstream: Upstream, warming: Warming, clock: Callable[[], float]) -> None:
+        """`clock` gives monotonic seconds."""
+        self._upstream = upstream
+        self._warming = warming
+        self._clock = clock
+        self._news = asyncio.Event()
+        self._list_due = True
+
+    def poke(self) -> None:
+        """A prompt has ended, or ComfyUI has been read anew."""
+        self._news.set()
+
+    def arrived(self) -> None:
+        """ComfyUI answers, and may hold anything."""
+        self._list_due = True
+        self.poke()
+
+    async def run(self) -> None:
+        """Look whenever there is reason to, until cancelled."""
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK):
+                    await self._news.wait()
+            self._news.clear()
+            if self._upstream.shared_loaders.removable and self._warming.surroundings() is not None:
+                await self._tidy()
+
+    async def _tidy(self) -> None:
+        """Let go what the planner does not want, in one prompt; whatever comes between leaves it for the next time."""
+        await self._warming.quiet()
+        store = self._upstream.planner.residency.shared
+        if self._list_due or store.puzzling:
+            await self._read()
+        gone: tuple[LetGo, ...] = ()
+
+        def make() -> Mapping[str, Any] | None:
+            nonlocal gone
+            gone = self._upstream.let_go(self._clock())
+            store.remove(item.key for item in gone)  # what starts behind it will not find them
+            return removal(gone) if gone else None
+
+        result = await self._warming.run_once(make, name="let go of models", time_limit=_TIME_LIMIT)
+        if not gone:
+            return
+        if result is None or result.result is not Result.WARMED:
+            self._list_due = True
+            log.info("models were not let go: %s", "a client came first" if result is None else result.detail)
+            return
+        for item in gone:
+            log.info("let go of %s: %s", item.ref.label if item.ref else item.key, item.reason)
+
+    async def _read(self) -> None:
+        """Read what the cache has. Its list counts every key as used, in its own order, which is then the true one."""
+        self._list_due = False
+        try:
+            answer = await self._upstream.client.get(_LIST)
+        except UpstreamError as error:
+            log.info("%s", error)
+            self._list_due = True
+            return
+        if answer.ok:
+            self._upstream.planner.residency.shared.read(read_listing(answer.body.decode(errors="replace")))
+        else:
+            log.info("what the Inspire Pack keeps is not to be had: it answers %s to GET %s", answer.status, _LIST)
+
+
+def removal(gone: tuple[LetGo, ...]) -> dict[str, Any]:
+    """The prompt that takes these keys out."""
+    return {
+        str(number): {"class_type": REMOVER, "inputs": {"key": item.key}} for number, item in enumerate(gone, start=1)
+    }

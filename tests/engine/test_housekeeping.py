@@ -1,0 +1,87 @@
+"""Inspire's cache is kept to what the pin planner would keep, behind clients' backs and never at their cost."""
+
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxy.config import PinsSection
+from proxy.core.mode import Mode
+from proxy.core.strategy import Strategy
+from proxy.core.tiers import Tier
+from simulator.config import CacheMode
+from tests.engine.stage import Stage, encode, staged, until
+
+NONE: dict[str, Any] = {"cache": CacheMode.NONE, "inspire_pack": True}
+
+LET_GO = re.compile(r"let go of ([ab])\.safetensors: 1 chains are pinned already")
+
+LOADED = {Tier.HOT, Tier.WARM}
+
+
+def kept(stage: Stage) -> list[str]:
+    """The keys in the pack's cache, without what is not a key of ours."""
+    lines = stage.comfy.process.machine.shared.listing().splitlines()
+    return [line.partition(":")[0] for line in lines if line.startswith("comfykeep-")]
+
+
+def tiers(stage: Stage) -> dict[str, Tier]:
+    residency = stage.proxy.engine.upstream.planner.residency
+    return {state.ref.label: state.tier for state in residency.components()}
+
+
+@pytest.mark.parametrize("mode", [Mode.PINS, Mode.FULL])
+async def test_what_is_not_worth_its_memory_is_let_go(
+    mode: Mode, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    pins = PinsSection(max_chains=1)
+    async with staged(mode, tmp_path, strategy=Strategy.INSPIRE, pins=pins, **NONE) as stage:
+        async with stage.client.socket() as socket:
+            await stage.client.run(encode("a", "1"), socket)
+            await stage.client.run(encode("b", "1"), socket)
+            await until(lambda: LET_GO.search(caplog.text), "one of the models to be let go")
+            (gone,) = LET_GO.findall(caplog.text)
+            stays = {"a": "b", "b": "a"}[gone]
+            assert len(kept(stage)) == 1
+            await stage.client.run(encode(stays, "2"), socket)
+            assert stage.loads == ["a.safetensors", "b.safetensors"]
+            assert "Remove" not in str(socket.frames)
+        found = tiers(stage)
+        assert found[f"{gone}.safetensors"] is Tier.COLD
+        assert found[f"{stays}.safetensors"] in LOADED
+        assert len(await stage.client.get_json("/history")) == 3
+        assert await stage.client.queue() == ([], [])
+
+
+async def test_all_that_may_stay_stays_and_is_known_to() -> None:
+    async with staged(strategy=Strategy.INSPIRE, **NONE) as stage:
+        async with stage.client.socket() as socket:
+            for name in "abcab":
+                await stage.client.run(encode(name, name), socket)
+        shared = stage.proxy.engine.upstream.planner.residency.shared
+        await until(lambda: not shared.puzzling and shared.limits, "the list to be read")
+        assert shared.limits["ckpt"] == 5
+        assert len(kept(stage)) == 3
+        assert set(tiers(stage).values()) <= LOADED
+        assert stage.proxy.engine.totals.loaded == 3
+        assert stage.proxy.engine.totals.kept == 2
+
+
+async def test_pins_do_not_make_tiers_under_cache_none() -> None:
+    async with staged(strategy=Strategy.PINS, **NONE) as stage:
+        async with stage.client.socket() as socket:
+            await stage.client.run(encode("a", "1"), socket)
+        assert tiers(stage) == {"a.safetensors": Tier.COLD}
+
+
+async def test_a_new_comfyui_holds_nothing() -> None:
+    async with staged(strategy=Strategy.INSPIRE, **NONE) as stage:
+        async with stage.client.socket() as socket:
+            await stage.client.run(encode("a", "1"), socket)
+        residency = stage.proxy.engine.upstream.planner.residency
+        assert residency.shared.refs()
+        await stage.comfy.restart()
+        await until(lambda: not residency.shared.refs(), "the loss to be noticed")
