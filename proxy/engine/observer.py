@@ -19,6 +19,7 @@ from proxy.engine.twins import Twins
 from proxy.upstream.attachment import Delivery
 from proxy.wire.frames import (
     BinaryFrame,
+    BinaryType,
     Frame,
     Message,
     PreviewWithMetadata,
@@ -168,13 +169,16 @@ class FrameObserver:
 
     def _route_binary(self, client_id: str, frame: bytes) -> Iterable[Delivery]:
         way_back = _way_back(self.running)
-        if way_back is None or not mentions_sent_id(frame[:_HEADER_SEARCHED]):
+        searched = frame if frame.startswith(_TEXT) else frame[:_HEADER_SEARCHED]
+        if way_back is None or not mentions_sent_id(searched):
             return self._route(client_id, frame, frame)
         return self._route(client_id, frame, restore_binary(parse_binary(frame), way_back))
 
 
+_TEXT = BinaryType.TEXT.to_bytes(4, "big")
+
 _HEADER_SEARCHED = 4096
-"""Bytes at the head of a binary frame in which node ids stand; the rest is an image or a text."""
+"""Bytes at the head of a preview in which node ids stand; the rest is an image."""
 
 
 def restore_binary(frame: BinaryFrame, way_back: WayBack) -> bytes | None:
@@ -182,7 +186,8 @@ def restore_binary(frame: BinaryFrame, way_back: WayBack) -> bytes | None:
     if isinstance(frame, ProgressText):
         if way_back.is_pin(frame.node_id):
             return None
-        return replace(frame, node_id=way_back.node_id(frame.node_id)).build()
+        text = way_back.text(frame.text.decode(errors="surrogateescape")).encode(errors="surrogateescape")
+        return ProgressText(way_back.node_id(frame.node_id), text).build()
     if isinstance(frame, PreviewWithMetadata):
         metadata = way_back.event("preview", frame.metadata)
         return None if metadata is None else replace(frame, metadata=metadata).build()

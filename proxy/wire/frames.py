@@ -42,7 +42,7 @@ class Preview:
 
 @dataclass(frozen=True, slots=True)
 class ProgressText:
-    """A line of text that belongs to a node. `text` stays bytes: only the node id has a meaning here."""
+    """A line of text that belongs to a node. `text` stays bytes: a custom node may send what is no UTF-8."""
 
     node_id: str
     text: bytes

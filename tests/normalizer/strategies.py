@@ -71,7 +71,20 @@ STABLE = [
 
 IDS = st.one_of(
     st.integers(1, 60).map(str),
-    st.sampled_from(["a:b", "3:7", "x.0.0.y", "", *STABLE, *(sid[:-2] + "01" for sid in STABLE)]),
+    st.sampled_from(
+        [
+            "a:b",
+            "3:7",
+            "x.0.0.y",
+            "",
+            "#1 größe",
+            "__proto__",
+            "9173",
+            "01",
+            *STABLE,
+            *(sid[:-2] + "01" for sid in STABLE),
+        ]
+    ),
 )
 
 

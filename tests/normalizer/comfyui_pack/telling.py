@@ -31,7 +31,7 @@ class KeepTelling:
         }
         server = PromptServer.instance
         server.send_sync("keep.telling", said, server.client_id)
-        server.send_progress_text(f"loading {ckpt_name}", unique_id)
+        server.send_progress_text(f"{unique_id} loads {ckpt_name}", unique_id)
         bar = comfy.utils.ProgressBar(2, node_id=unique_id)
         bar.update_absolute(1, 2, ("JPEG", Image.new("RGB", (8, 8)), None))
         bar.update_absolute(2, 2)
