@@ -32,6 +32,7 @@ url = "http://127.0.0.1:{comfyui}"
 max_attempts = 1000000
 [journal]
 path = "{folder}/journal.sqlite3"
+retain = 1000000
 """
 
 

@@ -11,6 +11,7 @@ from aiohttp import web
 from proxy.config import Config
 from proxy.core.budget import Limits
 from proxy.core.settings import Settings
+from proxy.core.upkeep import Settings as Upkeep
 from proxy.downstream.middleware import errors_as_json, install_access_rules
 from proxy.downstream.passthrough import Passthrough
 from proxy.downstream.routes import add_routes
@@ -19,7 +20,7 @@ from proxy.downstream.tunnel import Tunnel
 from proxy.downstream.warmup_routes import add_warmup_routes
 from proxy.engine import Engine
 from proxy.engine.comfy import Upstream
-from proxy.engine.queue import HeldQueue, Parts
+from proxy.engine.queue import HeldQueue, Parts, Terms
 from proxy.journal import Journal
 from proxy.tasks import Tasks
 from proxy.upstream.client import UpstreamClient
@@ -30,6 +31,8 @@ from warmup import StateFile, SystemClock, WarmupService
 
 _HEAD_LIMIT = 1 << 20
 """Bytes of a request line or of one header: ComfyUI decides what is too long."""
+
+DAY = 86_400.0
 
 _LAST_WORDS = 5.0
 """Seconds that answers under way get at a stop; a long download ends with an error then."""
@@ -64,6 +67,7 @@ async def running(config: Config) -> AsyncIterator[Running]:
             lambda observer: Feed(url, observer),
             lambda parts: _open_queue(proxy.config, parts),
         )
+        engine.stall.timeout = config.upstream.stall_timeout
         warmup = engine.warming.service = _warmup(config, engine)
         proxy = Running("", engine, warmup, config)
         tasks = Tasks()
@@ -152,7 +156,17 @@ class _Nothing:
 
 async def _open_queue(config: Config, parts: Parts) -> HeldQueue:
     journal = await Journal.open(config.journal.file, config.journal.sync)
-    return HeldQueue(parts, journal, queue_settings(config))
+    return HeldQueue(parts, journal, queue_settings(config), _terms(config))
+
+
+def _terms(config: Config) -> Terms:
+    upstream, journal = config.upstream, config.journal
+    return Terms(
+        upkeep=Upkeep(can_restart=bool(upstream.restart_command), recycle_after=upstream.recycle_after),
+        restart_command=upstream.restart_command,
+        retain=journal.retain,
+        retain_seconds=journal.retain_days * DAY,
+    )
 
 
 def _application(engine: Engine, client: UpstreamClient, tunnel: Tunnel, warmup: WarmupService) -> web.Application:

@@ -54,6 +54,9 @@ class UpstreamSection(_Section):
     """The ComfyUI behind the proxy."""
 
     url: str = "http://127.0.0.1:8188"
+    restart_command: str = ""
+    recycle_after: Annotated[int, Field(ge=0)] = 0
+    stall_timeout: Annotated[float, Field(ge=0)] = 600.0
 
     @field_validator("url")
     @classmethod
@@ -106,6 +109,8 @@ class JournalSection(_Section):
 
     path: str = ""
     sync: Sync = Sync.NORMAL
+    retain: Annotated[int, Field(ge=0)] = 1000
+    retain_days: Annotated[float, Field(gt=0)] = 7.0
 
     @property
     def file(self) -> Path:

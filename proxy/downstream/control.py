@@ -32,6 +32,7 @@ class Control:
                     {"models": sorted(ref.label for ref in pin.models), "seconds": pin.seconds}
                     for pin in upstream.start_delays.slow
                 ],
+                "health": asdict(self._engine.health),
                 "totals": asdict(self._engine.totals),
             }
         )

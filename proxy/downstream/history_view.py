@@ -34,6 +34,8 @@ class HistoryView:
             return await respond(request, answer)  # ComfyUI says what is wrong with it
         theirs = await self._theirs()
         theirs = theirs if shows_warmups(request) else clients_history(theirs)
+        # what ComfyUI may have of a prompt that waits here is a run that is repeated
+        theirs = {key: entry for key, entry in theirs.items() if held.holding.get(key) is None}
         merged = list((await held.history.besides(theirs) | theirs).items())
         return web.json_response(dict(_page(merged, limit, -1 if offset is None else offset)))
 
@@ -43,6 +45,8 @@ class HistoryView:
         if held is None:
             return await self._restored.history(request)
         prompt_id = request.match_info["prompt_id"]
+        if held.holding.get(prompt_id) is not None:
+            return web.json_response({})  # as in `page`
         entry = await held.history.entry(prompt_id)
         try:
             return await self._restored.history(request, fallback=None if entry is None else {prompt_id: entry})

@@ -92,8 +92,13 @@ class QueueView:
 
     async def change_history(self, request: web.Request) -> web.StreamResponse:
         """`POST /history` with `{"clear": bool, "delete": [prompt_id]}`."""
-        response = await self._forward(request)
         cleared, deleted = _chosen(await request.read())
+        try:
+            response: web.StreamResponse = await self._forward(request)
+        except UpstreamError:
+            if self._holding is None:
+                raise
+            response = web.Response(status=_OK)  # ours can be deleted without it
         if response.status == _OK and (cleared or deleted):
             await self._engine.deleted_from_history(None if cleared else deleted)
         return response

@@ -67,6 +67,12 @@ class Chronicle:
             "meta": self._meta,
         }
 
+    @property
+    def error(self) -> Mapping[str, Any] | None:
+        """The data of its `execution_error`; None where no such event has come."""
+        kind, data = self._messages[-1] if self._messages else ("", None)
+        return data if kind == "execution_error" and isinstance(data, Mapping) else None
+
     def last_words(self) -> tuple[str, Any] | None:
         """The event that would have told the end, where only ComfyUI's history has told it; else None."""
         if self._remembered is None:

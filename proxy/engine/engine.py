@@ -12,7 +12,9 @@ from typing import Any
 from normalizer import WayBack
 from proxy.core.events import Outcome
 from proxy.core.evidence import ModelsFreed
+from proxy.core.health import Health
 from proxy.core.mode import Mode
+from proxy.core.stall import Stall
 from proxy.engine.bookkeeping import Bookkeeping, Totals
 from proxy.engine.client_sockets import ClientSockets
 from proxy.engine.comfy import Upstream
@@ -49,6 +51,9 @@ BEAT = 2.0
 """Seconds between two signs of life."""
 AGAIN = 1.0
 """Seconds until a ComfyUI that has come up, but does not answer all questions yet, is asked again."""
+
+_MOVEMENTS = tuple(f'{{"type": "{kind}' for kind in ("execut", "progress"))
+"""How frames begin that tell that something starts, ends or progresses; custom nodes send others all the time."""
 
 
 class Engine:
@@ -107,6 +112,7 @@ class Engine:
         )
         self._observer.visible = self.warming.visible
         self._housekeeping = Housekeeping(upstream, self.warming, clock)
+        self.stall = Stall(0.0)
         self.departure = Departure()
         self.beaten: Callable[[], object] = lambda: None
         """Called every `BEAT` seconds, as long as decisions are made."""
@@ -181,6 +187,7 @@ class Engine:
             )
             self.held = await self._open_queue(parts)
             self._tasks.spawn(self.held.watch_journal(), "watch the journal")
+            self._tasks.spawn(self.held.retain(), "forget ended prompts")
             self._observer.holds = True
             self._watch.holding = self.held.holding
             if self.feed.up:
@@ -306,9 +313,31 @@ class Engine:
     async def _beat(self) -> None:
         """Show that this loop turns, and that the queue still decides."""
         while True:
-            if self.held is None or self.held.holding.beat():
+            if self.held is None or self.held.beat():
                 self.beaten()
+            self._look_for_a_stall()
             await asyncio.sleep(BEAT)
+
+    def _look_for_a_stall(self) -> None:
+        busy = self.feed.up and self._remaining() > 0
+        if busy and self.held is not None:
+            context = self.held.holding.scheduler.context
+            busy = bool(context.ledger.upstream or context.foreign or not context.pauses)
+        if self.stall.look(self._clock(), busy=busy):
+            log.error(
+                "ComfyUI answers, but for %.0f s nothing has started, ended or progressed, and prompts wait. Its "
+                "worker may be dead: look into its log, and restart it if so; what waits here is kept.",
+                self.stall.timeout,
+            )
+
+    @property
+    def health(self) -> Health:
+        """What is wrong with ComfyUI."""
+        since = self.stall.since
+        return Health(
+            None if since is None else self._wall() - (self._clock() - since),
+            None if self.held is None else self.held.caretaker.upkeep.poisoned,
+        )
 
     def _about_to_send(self, record: Record, prompt: Mapping[str, Any]) -> None:
         self._books.sent(record, prompt, self._clock())
@@ -324,6 +353,8 @@ class Engine:
 
     def on_frame(self, client_id: str, frame: Frame) -> Iterable[Delivery]:
         """See `proxy.upstream.attachment.Observer`."""
+        if isinstance(frame, bytes) or frame.startswith(_MOVEMENTS):
+            self.stall.moved(self._clock())
         return self._observer.observe(client_id, frame)
 
     def greeting(self, client_id: str) -> Iterable[Frame]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from proxy.engine.held import Held
 from proxy.engine.recovery import read_history_entry
-from proxy.errors import UpstreamError
+from proxy.errors import ComfykeepError, UpstreamError
 from proxy.journal import Journal
 from proxy.journal_records import Update
 from proxy.tasks import Tasks
@@ -81,6 +81,16 @@ class History:
             return
         if entry is not None and held.written is not None:
             self._journal.update(Update(prompt_id=held.prompt_id, history=json.dumps(entry.restored).encode()))
+
+    async def forget(self, count: int, since: float) -> None:
+        """Forget what ended before `since` (Unix seconds), and all but the newest `count`."""
+        try:
+            forgotten = await self._journal.retain(count, since)
+        except ComfykeepError as error:
+            log.warning("ended prompts cannot be forgotten now: %s", error.message)
+            return
+        if forgotten:
+            log.info("%d prompts that ended long ago are forgotten", forgotten)
 
     # -- for clients ---------------------------------------------------------------------------------------------
 

@@ -161,6 +161,8 @@ class FrameObserver:
             self._on_status(remaining)
 
     def _restored(self, message: Message, record: Record | None) -> str | None:
+        if record is not None and record.muted:
+            return None
         way_back = _way_back(record)
         if way_back is None or not mentions_sent_id(message.raw):
             return message.raw

@@ -64,8 +64,13 @@ class Operations:
         costs: LoadCosts,
         clock: Callable[[], float],
         wall: Callable[[], float],
+        resumed: Callable[[], object],
     ) -> None:
-        """`clock` gives monotonic, `wall` Unix seconds; `costs` is what is learned about loading."""
+        """`clock` gives monotonic, `wall` Unix seconds; `costs` is what is learned about loading.
+
+        `resumed` is told that the operator lets the queue go on, whoever has stopped it.
+        """
+        self._resumed = resumed
         self._holding = holding
         self._journal = journal
         self._clock = clock
@@ -114,6 +119,7 @@ class Operations:
         """End the pause."""
         self._journal.remember({_PAUSED: None})
         self._holding.tell(ev.Resumed(_OPERATOR))
+        self._resumed()
         log.info("the queue goes on")
 
     def move_to_front(self, prompt_id: str) -> None:

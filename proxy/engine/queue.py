@@ -16,6 +16,9 @@ from proxy.core.commands import Code
 from proxy.core.jobs import State
 from proxy.core.scheduler import Scheduler
 from proxy.core.settings import Settings
+from proxy.core.upkeep import Settings as UpkeepSettings
+from proxy.core.upkeep import Upkeep
+from proxy.engine.caretaker import Caretaker
 from proxy.engine.client_sockets import ClientSockets
 from proxy.engine.comfy import Upstream
 from proxy.engine.effects import Effects
@@ -45,6 +48,10 @@ from proxy.wire.frames import build_text
 log = logging.getLogger(__name__)
 
 
+FORGETTING = 600.0
+"""Seconds between two times that ended prompts are forgotten."""
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What the queue shares with the engine. `clock` gives monotonic, `wall` Unix seconds."""
@@ -63,14 +70,32 @@ class Parts:
     wall: Callable[[], float]
 
 
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What the configuration says about a held queue, besides its order.
+
+    Attributes:
+        upkeep: when ComfyUI is restarted.
+        restart_command: how.
+        retain: ended prompts that are remembered ...
+        retain_seconds: ... for so long at most.
+    """
+
+    upkeep: UpkeepSettings
+    restart_command: str
+    retain: int
+    retain_seconds: float
+
+
 OpenQueue = Callable[[Parts], Awaitable["HeldQueue"]]
 
 
 class HeldQueue:
     """All that waits here, from one start of the proxy to its end."""
 
-    def __init__(self, parts: Parts, journal: Journal, settings: Settings) -> None:
+    def __init__(self, parts: Parts, journal: Journal, settings: Settings, terms: Terms) -> None:
         self._parts = parts
+        self._terms = terms
         self._journal = journal
         self._status_due = False
         self._taken_up = False
@@ -95,7 +120,12 @@ class HeldQueue:
             ended=self._tell_end,
         )
         self.holding = Holding(scheduler, prompts, effects, parts.clock, self._changed)
-        self.operations = Operations(self.holding, journal, parts.upstream.costs, parts.clock, parts.wall)
+        self.caretaker = Caretaker(
+            Upkeep(terms.upkeep), terms.restart_command, parts.tasks, parts.clock, self.holding.tell
+        )
+        self.operations = Operations(
+            self.holding, journal, parts.upstream.costs, parts.clock, parts.wall, self.caretaker.excused
+        )
 
     async def watch_journal(self) -> None:
         """Say it when the journal fails for good; runs until then."""
@@ -105,6 +135,19 @@ class HeldQueue:
             return
         except ComfykeepError as error:
             log.critical("%s. %s", error.message, error.details)
+
+    async def retain(self) -> None:
+        """Forget ended prompts when it is time, for ever."""
+        terms = self._terms
+        while True:
+            await self.history.forget(terms.retain, self._parts.wall() - terms.retain_seconds)
+            await asyncio.sleep(FORGETTING)
+
+    def beat(self) -> bool:
+        """Time has passed; whether the queue still decides."""
+        context = self.holding.scheduler.context
+        self.caretaker.look(drained=context.ready and not context.ledger.upstream and not context.foreign)
+        return self.holding.beat()
 
     async def _load(self) -> None:
         """Take up what an earlier process left. ComfyUI must answer: what a prompt needs shows by its classes."""
@@ -202,12 +245,23 @@ class HeldQueue:
             return False
         loads = sum(item.seconds or 0.0 for item in record.account.loaded) if record.account else None
         self.history.last_ended = record.prompt_id
-        if record.timeline.ended_at is not None:
+        outcome = self._judged(held, record, outcome)
+        if outcome is not ev.Outcome.SPOILED and record.timeline.ended_at is not None:
             self.history.ending(held)
         self.holding.tell(ev.Finished(record.prompt_id, outcome, record.timeline.run_seconds, loads))
         if outcome is ev.Outcome.SUCCESS:
             self.operations.ran(held)
         return True
+
+    def _judged(self, held: Held, record: Record, outcome: ev.Outcome) -> ev.Outcome:
+        """How its run has ended: a failure for which ComfyUI is to blame is none of the prompt's."""
+        if outcome is ev.Outcome.SUCCESS:
+            self.caretaker.succeeded()
+        error = held.chronicle.error
+        if outcome is ev.Outcome.ERROR and error is not None and self.caretaker.failed(held.event.workload, error):
+            record.muted = True
+            return ev.Outcome.SPOILED
+        return outcome
 
     def lost(self) -> None:
         """ComfyUI does not answer any more."""
@@ -240,6 +294,8 @@ class HeldQueue:
         new_process = any(self._ran_last(held) for held in missing) or (
             len(missing) == len(sent) and await self.history.is_new_process()
         )
+        if new_process:
+            self.caretaker.reborn()
         self.holding.tell(ev.UpstreamReady(new_process, running, pending, finished))
         self.history.catch_up()
         self._ready.set()

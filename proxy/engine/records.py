@@ -88,6 +88,8 @@ class Record:
     account: Account | None = None
     answer: "asyncio.Future[Answer] | None" = None
     """What the client was told; a second submission of the same id is told the same."""
+    muted: bool = False
+    """Its run failed through no fault of its own and is repeated: its client hears of the last end only."""
     held: bool = False
     """The client's event socket is held open for this prompt."""
 

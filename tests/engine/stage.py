@@ -5,7 +5,7 @@ import json
 import math
 import shutil
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,6 +121,7 @@ class Stage:
     mode: Mode
     folder: Path
     queue: QueueSection
+    upstream: Mapping[str, Any]
     strategy: Strategy = Strategy.PINS
     pins: PinsSection = field(default_factory=PinsSection)
     relay: Relay = field(init=False)
@@ -134,7 +135,7 @@ class Stage:
         self.relay.script = script
         config = Config(
             proxy=ProxySection(listen="127.0.0.1:0", mode=self.mode),
-            upstream=UpstreamSection(url=self.relay.url),
+            upstream=UpstreamSection(url=self.relay.url, **self.upstream),
             pins=self.pins,
             normalizer=NormalizerSection(strategy=self.strategy),
             queue=self.queue,
@@ -200,14 +201,17 @@ async def staged(
     queue: QueueSection | None = None,
     strategy: Strategy = Strategy.PINS,
     pins: PinsSection | None = None,
+    upstream: Mapping[str, Any] | None = None,
     script: Script = pass_all,
     **simulated: Any,
 ) -> AsyncIterator[Stage]:
-    """A proxy that knows its ComfyUI; `folder` takes the journal of the mode `full`, `script` steers the relay."""
+    """A proxy that knows its ComfyUI; `folder` takes the journal of the mode `full`, `script` steers the relay,
+    and `upstream` has more keys of that section of the configuration."""
     gate = Gate()
     settings = {"models": MODELS, "time_scale": math.inf, "before_node": gate, **simulated}
     async with Simulator(SimulatorConfig(**settings)) as comfy, Client(comfy.url) as direct:
-        stage = Stage(comfy, direct, gate, mode, folder, queue or QueueSection(), strategy, pins or PinsSection())
+        settled = (queue or QueueSection(), upstream or {}, strategy, pins or PinsSection())
+        stage = Stage(comfy, direct, gate, mode, folder, *settled)
         try:
             await stage.start(script)
             yield stage

@@ -1,0 +1,191 @@
+"""When ComfyUI has to be restarted: after an error that only a new process can get rid of, or because it is time.
+
+After a CUDA error every prompt fails until ComfyUI is restarted, and a queue would burn through itself. So a fatal
+device error, or failures in a row on different graphs, stop the queue. Where ComfyUI can be restarted from here, it is;
+otherwise people are told. A graph that fails again and again is its own fault, and so is want of memory: ComfyUI
+unloads everything then and goes on.
+
+Events in, commands out; no clock. Times in seconds.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+POISON = "poison"
+RECYCLE = "recycling"
+"""Who pauses the queue."""
+IN_A_ROW = 3
+"""Failures on different graphs, without a success between them, that ComfyUI is blamed for."""
+_FATAL = (
+    *("cuda error", "hip error", "device-side assert", "no kernel image", "illegal memory access"),
+    *(
+        "unspecified launch failure",
+        "uncorrectable ecc",
+        "cudnn_status",
+        "cudnn error",
+        "cublas_status",
+        "cublas error",
+    ),
+    *("driver shutting down", "nvml", "device lost", "gpu is lost", "launch timed out"),
+)
+"""What torch and the drivers say when the device, or this process's use of it, is broken."""
+_MEMORY = ("out of memory", "outofmemory", "alloc_failed")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What may be done.
+
+    Attributes:
+        can_restart: there is a command for it.
+        recycle_after: prompts after which ComfyUI is restarted anyway; 0 is never.
+        pause: seconds between two restarts at least.
+    """
+
+    can_restart: bool = False
+    recycle_after: int = 0
+    pause: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Succeeded:
+    """A run has ended well."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A run has ended with an error of this type and text. `graph` is equal for prompts that do the same."""
+
+    graph: str
+    type: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """Nothing is at ComfyUI any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reborn:
+    """ComfyUI is a new process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Excused:
+    """The operator lets the queue go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed."""
+
+
+Event: TypeAlias = Succeeded | Failed | Drained | Reborn | Excused | Tick
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Send nothing more; `spoils` when the run that has just failed is not to blame and is to be repeated."""
+
+    by: str
+    why: str
+    spoils: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Go:
+    """Send again."""
+
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """Restart ComfyUI."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """Somebody has to restart ComfyUI."""
+
+    why: str
+
+
+Command: TypeAlias = Stop | Go | Restart | Alert
+
+
+class Upkeep:
+    """Judges one ComfyUI by how its runs end."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.poisoned: str | None = None
+        """What is wrong with it; None: nothing."""
+        self._recycling = False
+        self._failed_graphs: list[str] = []
+        self._runs = 0
+        self._restarted_at: float | None = None
+
+    def handle(self, event: Event, now: float) -> Sequence[Command]:
+        """Take note of an event and say what is to be done."""
+        match event:
+            case Succeeded():
+                self._failed_graphs.clear()
+                return self._ran()
+            case Failed():
+                return self._failed(event, now)
+            case Drained() | Tick():
+                return self._restart_if_due(event, now)
+            case Reborn() | Excused():
+                return self._forgive(reborn=isinstance(event, Reborn))
+
+    def _failed(self, event: Failed, now: float) -> Sequence[Command]:
+        said = f"{event.type}: {event.message}"
+        lower = said.lower()
+        if any(word in lower for word in _MEMORY):
+            return self._ran()
+        fatal = any(word in lower for word in _FATAL)
+        if event.graph not in self._failed_graphs:
+            self._failed_graphs.append(event.graph)
+        if not fatal and len(self._failed_graphs) < IN_A_ROW:
+            return self._ran()
+        line = said.strip().splitlines()[0]
+        why = line if fatal else f"{IN_A_ROW} different workflows failed in a row, the last one with {line}"
+        stop = Stop(POISON, why, spoils=True)
+        if self.poisoned is not None:
+            return (stop,)
+        self.poisoned = why
+        if not self.settings.can_restart:
+            return (stop, Alert(why))
+        return (stop, *self._restart_if_due(Tick(), now))
+
+    def _ran(self) -> Sequence[Command]:
+        self._runs += 1
+        due = 0 < self.settings.recycle_after <= self._runs
+        if not due or self._recycling or not self.settings.can_restart:
+            return ()
+        self._recycling = True
+        return (Stop(RECYCLE, f"it has run {self._runs} prompts"),)
+
+    def _restart_if_due(self, event: Event, now: float) -> Sequence[Command]:
+        """Poison does not wait for what else is there: it would fail as well."""
+        wanted = self.poisoned is not None or (self._recycling and isinstance(event, Drained))
+        rests = self._restarted_at is not None and now < self._restarted_at + self.settings.pause
+        if not wanted or rests or not self.settings.can_restart:
+            return ()
+        self._restarted_at = now
+        return (Restart(self.poisoned or f"it has run {self._runs} prompts"),)
+
+    def _forgive(self, *, reborn: bool) -> Sequence[Command]:
+        commands = [] if self.poisoned is None else [Go(POISON)]
+        self.poisoned = None
+        self._failed_graphs.clear()
+        if reborn:
+            self._runs = 0
+            commands += [Go(RECYCLE)] if self._recycling else []
+            self._recycling = False
+        return commands
