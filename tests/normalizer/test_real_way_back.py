@@ -258,20 +258,25 @@ async def test_refusals_are_those_of_comfyui(mode: Mode, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("mode", [Mode.PINS, Mode.FULL])
-async def test_a_pin_whose_class_is_gone_costs_nothing(mode: Mode, tmp_path: Path) -> None:
-    """And the other pins stay."""
+@pytest.mark.parametrize("name", ["KeepGone", "KeepReplaced"])
+async def test_a_pin_whose_class_is_gone_costs_nothing(mode: Mode, tmp_path: Path, name: str) -> None:
+    """ComfyUI refuses a prompt with the one, and answers 500 (0.33) to one with the other."""
 
     def switch(*, there: bool) -> Prompt:
-        return {"1": node("KeepClass", there=there, salt=f"{prompts.fresh()}"), "9": node("KeepShow", value=link("1"))}
+        change = node("KeepClass", name=name, there=there, salt=f"{prompts.fresh()}")
+        return {"1": change, "9": node("KeepShow", value=link("1"))}
 
-    gone = {"1": node("KeepGone", ckpt_name="one"), "9": node("KeepShow", value=link("1"))}
+    gone = {"1": node(name, ckpt_name="one"), "9": node("KeepShow", value=link("1"))}
     async with through(mode, tmp_path) as proxied:
         try:
             await proxied.run(gone)
             await proxied.run(foreign("1"))
+            carried = (await proxied.direct.history((await proxied.run(foreign("2")))["answer"]["prompt_id"]))[
+                "prompt"
+            ][2]
+            assert [item["class_type"] for item in carried.values()].count(name) == 1
             answer = await proxied.direct.submit(switch(there=False))
             await proxied.direct.history(answer["prompt_id"])
-            await proxied.run(foreign("2"))
             told = await proxied.run(telling(f"{prompts.fresh()}"))
             assert told["answer"]["node_errors"] == {}
             assert told["history"]["status"]["status_str"] == "success"

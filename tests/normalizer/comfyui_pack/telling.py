@@ -1,6 +1,7 @@
 """Loaders that say their own id in every way that a node can, and nodes that end a prompt in other ways."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import comfy.model_management  # type: ignore[import-not-found]
@@ -58,20 +59,20 @@ class KeepExpanding:
 
 
 class KeepClass:
-    """Takes KeepGone out of the table of classes, or puts it back, as a pack that is unloaded would."""
+    """Takes a class out of ComfyUI's table, or puts it back, as a pack that is unloaded would."""
 
     RETURN_TYPES = ("STRING",)
     FUNCTION = "change"
 
     @classmethod
     def INPUT_TYPES(cls) -> Mapping[str, Any]:  # noqa: N802
-        return {"required": {"there": ("BOOLEAN", {}), "salt": ("STRING", {})}}
+        return {"required": {"name": (["KeepGone", "KeepReplaced"],), "there": ("BOOLEAN", {}), "salt": ("STRING", {})}}
 
-    def change(self, there: bool, salt: str) -> tuple[str]:  # noqa: ARG002 -- ComfyUI passes names
+    def change(self, name: str, there: bool, salt: str) -> tuple[str]:  # noqa: ARG002 -- ComfyUI passes names
         if there:
-            nodes.NODE_CLASS_MAPPINGS["KeepGone"] = KeepGone
+            nodes.NODE_CLASS_MAPPINGS[name] = TELLING[name]
         else:
-            nodes.NODE_CLASS_MAPPINGS.pop("KeepGone", None)
+            nodes.NODE_CLASS_MAPPINGS.pop(name, None)
         return ("done",)
 
 
@@ -89,4 +90,25 @@ class KeepGone:
         return (f"model {ckpt_name}",)
 
 
-TELLING: dict[str, type] = {cls.__name__: cls for cls in (KeepTelling, KeepExpanding, KeepClass, KeepGone)}
+class KeepReplaced(KeepGone):
+    """A loader that, when it is gone, is to be replaced by rules that it does not meet: ComfyUI 0.33 answers 500."""
+
+
+@dataclass
+class Replacement:
+    """What ComfyUI 0.33 needs to know (`comfy_api/latest/_io.py`, `NodeReplace`)."""
+
+    old_node_id: str
+    new_node_id: str
+    input_mapping: list[dict[str, str]]
+    output_mapping: list[dict[str, int]]
+
+
+if hasattr(PromptServer.instance, "node_replace_manager"):
+    PromptServer.instance.node_replace_manager.register(
+        Replacement("KeepReplaced", "KeepLoader", [{"new_id": "ckpt_name", "old_id": "another name"}], [])
+    )
+
+TELLING: dict[str, type] = {
+    cls.__name__: cls for cls in (KeepTelling, KeepExpanding, KeepClass, KeepGone, KeepReplaced)
+}
