@@ -42,7 +42,7 @@ class JobsView:
         if not answer.ok:
             return await respond(request, answer)
         sent = {item.prompt_id for item in held.holding.at_comfyui()}
-        hidden = frozenset[str]() if shows_warmups(request) else self._engine.warming.hidden
+        hidden = frozenset[str]() if shows_warmups(request) else self._engine.warming.traces.hidden
         jobs = clients_jobs(answer.json(), hidden)["jobs"]
         listed = (job for job in jobs if job["id"] in sent or held.holding.get(job["id"]) is None)
         theirs = {job["id"]: job for job in await self._restored.restore_jobs(list(listed))}

@@ -43,7 +43,7 @@ class Restored:
         answer = await self._ask(request)
         if answer.ok and not shows_warmups(request):
             remaining = json.loads(_decoded(answer))["exec_info"]["queue_remaining"]
-            visible = self._engine.warming.visible(remaining)
+            visible = self._engine.warming.traces.visible(remaining)
             if visible != remaining:
                 answer = _encoded(answer, {"exec_info": {"queue_remaining": visible}})
         return await respond(request, answer)
@@ -58,7 +58,7 @@ class Restored:
         """`GET /api/jobs`: the list has no `extra_data`, so the way back is looked up."""
         answer = await self._ask(request)
         body = _decoded(answer)
-        hidden = frozenset[str]() if shows_warmups(request) else self._engine.warming.hidden
+        hidden = frozenset[str]() if shows_warmups(request) else self._engine.warming.traces.hidden
         if answer.ok and (mentions_sent_id(body) or any(prompt_id.encode() in body for prompt_id in hidden)):
             parsed = clients_jobs(json.loads(body), hidden)
             parsed["jobs"] = await self.restore_jobs(parsed["jobs"])

@@ -110,7 +110,7 @@ class Engine:
             remaining=lambda: self._observer.remaining,
             forget=self.forget,
         )
-        self._observer.visible = self.warming.visible
+        self._observer.visible = self.warming.traces.visible
         self._housekeeping = Housekeeping(upstream, self.warming, clock)
         self.stall = Stall(0.0)
         self.departure = Departure()
@@ -427,7 +427,7 @@ class Engine:
 
     def _remaining(self) -> int:
         if self.held is None:
-            return self.warming.visible(self._observer.remaining)
+            return self.warming.traces.visible(self._observer.remaining)
         return self.held.holding.remaining
 
     def _clients(self) -> Iterable[str]:

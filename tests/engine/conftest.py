@@ -2,7 +2,7 @@
 
 import pytest
 
-from proxy.engine import engine, performer
+from proxy.engine import engine, performer, warming
 from proxy.upstream import schema
 
 
@@ -11,3 +11,10 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "AGAIN", 0.001)
     monkeypatch.setattr(performer, "AGAIN", 0.001)
     monkeypatch.setattr(schema, "RETRY", 0.001)
+
+
+@pytest.fixture
+def no_settling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Warm-ups need not wait until it has been quiet for a while."""
+    monkeypatch.setattr(warming, "SETTLE", 0.0)
+    monkeypatch.setattr(warming, "_LOOK", 0.001)

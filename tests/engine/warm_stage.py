@@ -1,5 +1,7 @@
 """A proxy with a warm-up schedule before a simulated ComfyUI, and what a test needs to watch them."""
 
+import asyncio
+import json
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -7,16 +9,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from proxy import app
 from proxy.config import Config, JournalSection, PinsSection, ProxySection, UpstreamSection, WarmupSection
 from proxy.core.mode import Mode
 from simulator import Simulator, SimulatorConfig
 from tests.contract.client import Client, eventually
 from tests.contract.prompts import Prompt, node
-from tests.engine.relay import Relay
+from tests.engine.relay import Asked, Relay
 from tests.engine.stage import MODELS, Gate, encode, until
 
-__all__ = ["Client", "Prompt", "WarmStage", "encode", "entry", "eventually", "node", "until", "warm_stage"]
+__all__ = [
+    "MODES",
+    "Client",
+    "Prompt",
+    "WarmStage",
+    "begun",
+    "encode",
+    "endless",
+    "entry",
+    "eventually",
+    "is_warmup",
+    "node",
+    "until",
+    "warm_stage",
+]
+
+MODES = pytest.mark.parametrize("mode", [Mode.PINS, Mode.FULL])
 
 
 def entry(name: str, checkpoint: str, *, to: str = "vram", **keys: Any) -> str:
@@ -117,3 +137,26 @@ async def warm_stage(
         direct = await stack.enter_async_context(Client(comfy.url))
         await until(lambda: proxy.engine.upstream.schema.complete, "the schema")
         yield WarmStage(comfy, gate, relay, proxy, client, direct, stop.aclose)
+
+
+def is_warmup(request: Asked) -> bool:
+    return request.is_("POST", "/prompt") and b"comfykeep_warmup" in request.body
+
+
+async def begun(stage: WarmStage) -> "asyncio.Task[object]":
+    """A warm-up by hand that ComfyUI has begun and is held in; to be let go by the gate."""
+    stage.gate.shut_all()
+    task: asyncio.Task[object] = asyncio.create_task(stage.warm(model="a.safetensors"))
+    await until(lambda: stage.gate.started, "the warm-up to start")
+    return task
+
+
+def endless(folder: Path) -> str:
+    """A schedule with a workflow that samples until it is interrupted."""
+    workflow = {
+        "1": node("FakeCheckpointLoader", ckpt_name="m1"),
+        "2": node("FakeSampler", model=["1", 0], positive="x", seed=0, steps=100_000),
+        "3": node("FakeOutput", value=["2", 0]),
+    }
+    (folder / "endless.api.json").write_text(json.dumps(workflow))
+    return '[[entry]]\nname = "endless"\nprompt = "endless.api.json"\nset = { "2.inputs.steps" = 100000 }\n'
