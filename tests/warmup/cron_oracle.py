@@ -7,6 +7,29 @@ its time, and not again when its time is repeated; one with a `*` in front of ei
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
+CHANGES = [
+    ("Europe/Berlin", datetime(2024, 3, 31, 1, tzinfo=UTC)),
+    ("Europe/Berlin", datetime(2024, 10, 27, 1, tzinfo=UTC)),
+    ("America/New_York", datetime(2024, 3, 10, 7, tzinfo=UTC)),
+    ("America/New_York", datetime(2024, 11, 3, 6, tzinfo=UTC)),
+    ("Europe/Dublin", datetime(2024, 10, 27, 1, tzinfo=UTC)),  # winter is what is saved there
+    ("Australia/Lord_Howe", datetime(2024, 4, 6, 15, tzinfo=UTC)),  # half an hour back
+    ("Australia/Lord_Howe", datetime(2024, 10, 5, 15, 30, tzinfo=UTC)),
+    ("America/Caracas", datetime(2016, 5, 1, 7, tzinfo=UTC)),  # half an hour forth, for good
+    ("America/Havana", datetime(2024, 3, 10, 5, tzinfo=UTC)),  # midnight does not exist
+    ("America/Sao_Paulo", datetime(2018, 11, 4, 3, tzinfo=UTC)),  # nor here
+    ("America/Sao_Paulo", datetime(2018, 2, 18, 2, tzinfo=UTC)),  # the hour before midnight comes twice
+    ("America/Santiago", datetime(2024, 4, 7, 3, tzinfo=UTC)),
+    ("Antarctica/Troll", datetime(2024, 3, 31, 1, tzinfo=UTC)),  # two hours forth
+    ("Antarctica/Casey", datetime(2018, 3, 10, 17, tzinfo=UTC)),  # three hours back
+    ("Africa/Casablanca", datetime(2024, 3, 10, 2, tzinfo=UTC)),  # an hour back for Ramadan
+    ("Africa/Casablanca", datetime(2024, 4, 14, 2, tzinfo=UTC)),
+    ("Pacific/Apia", datetime(2011, 12, 30, 10, tzinfo=UTC)),  # a day is left out
+    ("Pacific/Kwajalein", datetime(1993, 8, 21, 12, tzinfo=UTC)),  # here, too
+    ("Asia/Kathmandu", datetime(2024, 6, 1, tzinfo=UTC)),  # no change, odd offset
+    ("UTC", datetime(2024, 2, 29, tzinfo=UTC)),
+]
+"""Zones, and moments at which their clocks are changed."""
 MINUTE = timedelta(minutes=1)
 _NAMES = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 _LIMITS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))

@@ -1,9 +1,14 @@
 """A stage for the service: a clock that a test moves, an engine that does what a test says, a drawer for the state."""
 
 import asyncio
+import contextlib
 import heapq
-from collections.abc import Callable, Mapping
+import json
+import os
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from normalizer import ModelRef, ModelSet, normalize
@@ -11,6 +16,8 @@ from tests.warmup.schemas import schema
 from warmup.plan import Tier
 from warmup.ports import WarmResult
 from warmup.prompts import Surroundings
+from warmup.report import Row
+from warmup.service import WarmupService
 from warmup.state import Result
 
 T0 = 1_711_800_000.0
@@ -140,3 +147,41 @@ class Engine:
         gone = frozenset(self.tiers)
         self.tiers.clear()
         return gone
+
+
+def entry(name: str, file: str = "ae.safetensors", **keys: Any) -> str:
+    lines = [f'name = "{name}"', 'loader = "VAELoader"', f'inputs.vae_name = "{file}"']
+    return "\n".join(["[[entry]]", *lines, *(f"{key} = {json.dumps(value)}" for key, value in keys.items())]) + "\n"
+
+
+class Stage:
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "warmup.toml"
+        self.clock = FakeClock()
+        self.engine = Engine()
+        self.drawer = Drawer()
+        self.writes = 0
+
+    def write(self, text: str) -> None:
+        self.path.write_text(text)
+        self.writes += 1
+        os.utime(self.path, (T0 + self.writes, T0 + self.writes))
+
+    @asynccontextmanager
+    async def playing(self, text: str | None = None, **options: Any) -> AsyncIterator[WarmupService]:
+        if text is not None:
+            self.write(text)
+        service = WarmupService(self.path, self.engine, self.clock, self.drawer, **options)
+        task = asyncio.create_task(service.run())
+        await settle()
+        try:
+            yield service
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+
+def row(service: WarmupService, name: str) -> Row:
+    [found] = [row for row in service.report().rows if row.name == name]
+    return found

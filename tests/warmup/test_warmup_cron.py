@@ -7,25 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.warmup.cron_oracle import Oracle
+from tests.warmup.cron_oracle import CHANGES, Oracle
 from warmup.cron import Cron
 
 HOUR = 3600.0
-CHANGES = [
-    ("Europe/Berlin", datetime(2024, 3, 31, 1, tzinfo=UTC)),
-    ("Europe/Berlin", datetime(2024, 10, 27, 1, tzinfo=UTC)),
-    ("America/New_York", datetime(2024, 3, 10, 7, tzinfo=UTC)),
-    ("America/New_York", datetime(2024, 11, 3, 6, tzinfo=UTC)),
-    ("Australia/Lord_Howe", datetime(2024, 4, 6, 15, tzinfo=UTC)),  # half an hour back
-    ("Australia/Lord_Howe", datetime(2024, 10, 5, 15, 30, tzinfo=UTC)),
-    ("America/Havana", datetime(2024, 3, 10, 5, tzinfo=UTC)),  # midnight does not exist
-    ("America/Santiago", datetime(2024, 4, 7, 3, tzinfo=UTC)),
-    ("Antarctica/Troll", datetime(2024, 3, 31, 1, tzinfo=UTC)),  # two hours forth
-    ("Africa/Casablanca", datetime(2024, 4, 14, 2, tzinfo=UTC)),
-    ("Pacific/Apia", datetime(2011, 12, 30, 10, tzinfo=UTC)),  # a day is left out
-    ("Asia/Kathmandu", datetime(2024, 6, 1, tzinfo=UTC)),  # no change, odd offset
-    ("UTC", datetime(2024, 2, 29, tzinfo=UTC)),
-]
 MINUTES = st.sampled_from(["0", "30", "15,45", "*/10", "*", "5-50/15", "59"])
 HOURS = st.sampled_from(["0", "1", "2", "3", "8", "0-3", "*/2", "*", "1,2,3", "23"])
 DAYS = st.sampled_from(["*", "*", "*", "1", "*/2", "28-31"])
@@ -34,7 +19,7 @@ WEEKDAYS = st.sampled_from(["*", "*", "mon-fri", "0", "sat,sun", "7"])
 LINES = st.builds(lambda *fields: " ".join(fields), MINUTES, HOURS, DAYS, MONTHS, WEEKDAYS)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.sampled_from(CHANGES), LINES, st.integers(-8 * 60, 8 * 60), st.integers(0, 59))
 def test_times_around_a_change_of_the_clock(
     change: tuple[str, datetime], line: str, minutes: int, seconds: int
@@ -62,6 +47,16 @@ def test_daylight_saving_by_example() -> None:
     assert after("30 2 * * *", 2024, 10, 27, 0, 30) == "2024-10-28T01:30+00:00", "and not the second"
     assert after("*/30 * * * *", 2024, 10, 27, 0, 30) == "2024-10-27T01:00+00:00", "every half hour goes on"
     assert after("0 8 * * mon-fri", 2024, 3, 29, 12) == "2024-04-01T06:00+00:00"
+
+
+def test_a_day_that_is_left_out_by_example() -> None:
+    """Samoa went from Thursday the 29th to Saturday the 31st of December 2011, at midnight (10:00 UTC)."""
+    apia = ZoneInfo("Pacific/Apia")
+    thursday = datetime(2011, 12, 29, 20, tzinfo=UTC).timestamp()  # ten in the morning there
+    midnight = datetime(2011, 12, 30, 10, tzinfo=UTC).timestamp()
+    assert Cron("0 8 30 12 *", apia).next_after(thursday) == midnight, "skipped: the first minute after the gap"
+    assert Cron("0 8 * * fri", apia).next_after(thursday) == midnight, "there was no Friday in that week"
+    assert Cron("0 8 * * *", apia).next_after(midnight) == midnight + 8 * HOUR, "and Saturday's own time follows"
 
 
 @pytest.mark.parametrize(
