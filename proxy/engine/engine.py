@@ -95,7 +95,14 @@ class Engine:
         self._observer.own_id = self.feed.own_id
         self._sockets = ClientSockets(self.feed)
         self._sender = Sender(upstream, self.feed.own_id, self._about_to_send)
-        self._watch = Watch(upstream.client, self.records, self._tasks, ended=self.ended, gone=self.forget)
+        self._watch = Watch(
+            upstream.client,
+            self.records,
+            self._tasks,
+            ended=self.ended,
+            gone=self.forget,
+            witness=self.feed.witness,
+        )
         self.warming = Warming(
             upstream,
             self.records,

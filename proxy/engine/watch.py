@@ -3,10 +3,13 @@
 Events tell most of it, but not all: a prompt without events can end, somebody can delete ours or submit their own, a
 connection can drop. ComfyUI broadcasts `status` at every change of its queue, so each of those is the occasion for one
 look. What was believed is noted before the look, and only what was believed then and still is counts as missing.
+
+A ComfyUI that has crashed and is there again has nothing of ours either, and may answer before the loss of the old one
+is noticed. So nothing is taken for removed unless the socket that stood before the look still answers after it.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from proxy.core import events as ev
 from proxy.core.events import Outcome
@@ -34,14 +37,19 @@ class Watch:
         *,
         ended: Callable[[Record, Outcome], None],
         gone: Callable[[Record], None],
+        witness: Callable[[], Callable[[], Awaitable[bool]]],
     ) -> None:
-        """`ended` is told of a prompt that ended without an event, `gone` of one that ComfyUI no longer has at all."""
+        """`ended` is told of a prompt that ended without an event, `gone` of one that ComfyUI no longer has at all.
+
+        `witness` is asked before a look; what it gives tells afterwards whether ComfyUI has been the same process.
+        """
         self.holding: Holding | None = None
         self._client = client
         self._records = records
         self._tasks = tasks
         self._ended = ended
         self._gone = gone
+        self._witness = witness
         self._looking = False
         self._again = False
         self._foreign: set[str] = set()
@@ -74,7 +82,7 @@ class Watch:
             UpstreamError: when ComfyUI does not answer.
         """
         suspects = [record for record in self._records.unfinished() if record.acknowledged]
-        believed = self._believed()
+        believed, same = self._believed(), self._witness()
         queue = await read_queue(self._client)
         for record in suspects:
             if record.prompt_id not in queue.ids and record.timeline.outcome is None:
@@ -83,7 +91,7 @@ class Watch:
             self._tell_of_foreign(self.holding, queue)
             for prompt_id, sent_at in believed.items():
                 if prompt_id not in queue.ids:
-                    await self._settle_held(self.holding, prompt_id, sent_at)
+                    await self._settle_held(self.holding, prompt_id, sent_at, same)
         return queue
 
     def _believed(self) -> dict[str, float | None]:
@@ -103,8 +111,12 @@ class Watch:
             else:
                 self._ended(record, entry.outcome)
 
-    async def _settle_held(self, holding: Holding, prompt_id: str, sent_at: float | None) -> None:
+    async def _settle_held(
+        self, holding: Holding, prompt_id: str, sent_at: float | None, same: Callable[[], Awaitable[bool]]
+    ) -> None:
         entry = await read_history_entry(self._client, prompt_id)
+        if entry is None and not await same():
+            return  # it is lost, not removed; that is settled when ComfyUI's return is noticed
         job = holding.job(prompt_id)
         if job is None or job.state not in _CONFIRMED or job.sent_at != sent_at:
             return

@@ -147,6 +147,21 @@ class Bridge:
         elif not is_flags and attachment in (self._listener, self._candidate()):
             attachment.keep(frame)
 
+    def witness(self) -> Callable[[], Awaitable[bool]]:
+        """A question to ask later: has ComfyUI been one and the same process since now, as its socket still answers?"""
+        link = self._link
+
+        async def same() -> bool:
+            if link is None or link.lost:
+                return False
+            try:
+                await (await link.connection.ping())
+            except ConnectionClosed:
+                return False
+            return True
+
+        return same
+
     def wake(self) -> None:
         """Try again now, if it is waiting to."""
         self._wake.set()

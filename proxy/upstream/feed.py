@@ -11,7 +11,7 @@ import asyncio
 import logging
 import random
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 from proxy.errors import ShuttingDown
 from proxy.tasks import Tasks
@@ -146,6 +146,10 @@ class Feed:
                         bridge.put(delivery.frame)
             elif (addressee := self._named.get(delivery.client_id)) is not None:
                 addressee.put(delivery.frame)
+
+    def witness(self) -> Callable[[], Awaitable[bool]]:
+        """A question to ask later: has ComfyUI been one and the same process since now? In doubt it has not."""
+        return self._named[self.own_id].witness()
 
     def upstream_restarted(self) -> None:
         """A new ComfyUI process has taken the place of one that crashed.

@@ -1,5 +1,6 @@
 """Whoever dies, the proxy or ComfyUI or both: what was accepted runs, in its order, and once if possible."""
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 
 from proxy.config import QueueSection
 from proxy.core.mode import Mode
+from tests.engine.relay import Asked, Fate, pass_all
 from tests.engine.stage import Stage, encode, fresh_id, staged, until
 
 
@@ -145,3 +147,58 @@ async def test_keys_and_ids_are_remembered_over_restarts(tmp_path: Path, ended: 
         await stage.ended(prompt_id)
         await stage.comfy.idle()
         assert stage.gate.started == [blocker, prompt_id]
+
+
+@pytest.mark.parametrize("same", [True, False])
+async def test_what_is_missing_was_removed_only_if_comfyui_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, same: bool
+) -> None:
+    """A new process has nothing either, and may answer before the end of the old one is noticed."""
+    async with staged(Mode.FULL, tmp_path) as stage:
+        running, removed = await stage.blocker(), (await accepted(stage, 1))[0]
+        await until(lambda: stage.pending() == [removed], "the staged one")
+        witness, asked = stage.proxy.engine.feed.witness, []
+
+        def observed() -> Callable[[], Awaitable[bool]]:
+            ask = witness()
+
+            async def answer() -> bool:
+                asked.append(await ask())
+                return same
+
+            return answer
+
+        monkeypatch.setattr(stage.proxy.engine._watch, "_witness", observed)
+        await stage.direct.post("/queue", {"delete": [removed]})
+        await until(lambda: asked, "the look at ComfyUI's queue")
+        assert asked == [True]
+        if same:
+            (entry,) = await stage.ended(removed)
+            assert "somebody else removed it" in entry["status"]["messages"][-1][1]["exception_message"]
+        else:
+            assert removed in await shown(stage)
+        stage.gate.open()
+        await stage.ended(running)
+
+
+async def test_comfyui_dies_before_the_history_of_a_run_was_copied(tmp_path: Path) -> None:
+    """It has run, and whoever polls for it must find what came of it."""
+    async with staged(Mode.FULL, tmp_path) as stage, stage.client.socket() as socket:
+        prompt_id = fresh_id()
+
+        async def no_history(asked: Asked) -> Fate:
+            return Fate.BROKEN if asked.target.startswith("/history") else Fate.PASSED
+
+        stage.relay.script = no_history
+        await stage.client.submit(encode("b", "shown"), socket.client_id, prompt_id=prompt_id)
+        await socket.until_event("executing", node=None, prompt_id=prompt_id)
+        real = await stage.direct.history(prompt_id)
+        await stage.comfy.crash()
+        stage.relay.script = pass_all
+        await stage.comfy.restart()
+        (entry,) = await stage.ended(prompt_id)
+        assert entry["prompt"][2] == encode("b", "shown")
+        assert entry["status"]["completed"]
+        assert [kind for kind, _ in entry["status"]["messages"]] == [kind for kind, _ in real["status"]["messages"]]
+        assert entry["outputs"] == real["outputs"]
+        assert entry["meta"] == real["meta"]
