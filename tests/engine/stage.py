@@ -153,6 +153,7 @@ class Stage:
     async def kill(self) -> None:
         """Let the proxy do nothing more: it is cut off, and what is on disk now is all that it leaves."""
         self.relay.cut()
+        self.proxy.engine.departure.hurry()
         left = self.folder / fresh_id()
         left.mkdir()
         for file in self.folder.glob("journal.sqlite3*"):
