@@ -5,13 +5,13 @@ import json
 import random
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from normalizer import Chain, MalformedPrompt, Normalized, WayBack, carry, normalize
 from tests.normalizer import oracle
 from tests.normalizer.schemas import INFO, SCHEMA, node
-from tests.normalizer.strategies import JSON, prompts
+from tests.normalizer.strategies import JSON, STABLE, prompts
 
 V1_LOADERS = {"CheckpointLoaderSimple", "VAELoader", "LoraLoader", "LoraLoaderModelOnly", "CLIPSetLastLayer"}
 V1_LOADERS |= {"DiffControlNetLoader"}
@@ -103,7 +103,20 @@ def test_equal_stays_equal_and_different_stays_different(one: dict[str, Any], ot
         assert all((before == other_before) == (after == other_after) for other_before, other_after in pairs)
 
 
+ALONE = {"1": node("VAELoader", vae_name="v"), "2": node("Sink", vae=["1", 0])}
+SALTED = {"1": node("SelfLoader", name="m1", salt=1), "2": node("Sink", model=["1", 0])}
+BADLY_LINKED = {
+    STABLE[1]: node("SelfLoader", name="m2", salt="3"),
+    "2": node("Sink", model=[STABLE[1]], undeclared=[STABLE[1], 0]),
+}
+"""Validation reports the list of one and does not follow it; the other it does not see. So the salt is never cast."""
+
+
 @settings(max_examples=40, deadline=None)
+@example(
+    ALONE, [{**SALTED, "3": node("PromptReader", node_id="1")}, {**SALTED, "1": node("SelfLoader", name="m1", salt=2)}]
+)
+@example(ALONE, [BADLY_LINKED])
 @given(prompts(readers=False), st.lists(prompts(), max_size=3))
 def test_pins_change_no_key_and_hold_the_key_of_what_ran(prompt: dict[str, Any], others: list[dict[str, Any]]) -> None:
     mine = normalize(prompt, SCHEMA)
