@@ -187,7 +187,7 @@ _CACHE_SENTENCES: Mapping[CacheMode, str] = {
     CacheMode.RAM_PRESSURE: "The node cache works by RAM pressure: what the prompt does not contain is dropped while "
     "available RAM is below the inactive threshold.",
     CacheMode.LRU: "The node cache keeps the {size} newest node results; loaders compete with all other nodes.",
-    CacheMode.NONE: "The node cache is off: every prompt loads its models again.",
+    CacheMode.NONE: "The node cache is off: of itself ComfyUI keeps no model from one prompt to the next.",
 }
 _VRAM_SENTENCES: Mapping[VramMode, str] = {
     VramMode.NORMAL: "Models move between VRAM and RAM as needed.",

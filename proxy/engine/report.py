@@ -30,6 +30,8 @@ class Report:
     stats: SystemStats | None = None
     schema: Schema | None = None
     roles: Counter[Role] = field(default_factory=Counter)
+    exchanged: tuple[str, ...] = ()
+    """The loader classes that are sent as shared ones."""
     problems: tuple[Problem, ...] = ()
 
     def like(self, other: "Report") -> bool:
@@ -46,6 +48,8 @@ class Report:
         yield memory + (f", VRAM {stats.machine.vram / _GB:.1f} GB" if stats.machine.vram else "")
         yield from stats.flags.describe()
         yield f"{self.roles[Role.LOADER]} loader classes known, {self.roles[Role.CHAIN]} chain classes"
+        if self.exchanged:
+            yield f"Sent as Inspire's shared loaders: {', '.join(self.exchanged)}"
 
 
 async def survey(
@@ -59,7 +63,8 @@ async def survey(
         return Report(client.base_url, problems=(Problem(f"{error.message}.", error.details),))
     roles = Counter(node_class.role for node_class in schema.classes.values())
     shared = SharedLoaders.of(schema)
-    return Report(client.base_url, stats, schema, roles, tuple(_problems(stats, roles, strategy, shared)))
+    exchanged = tuple(sorted(shared.siblings)) if strategy is Strategy.INSPIRE else ()
+    return Report(client.base_url, stats, schema, roles, exchanged, tuple(_problems(stats, roles, strategy, shared)))
 
 
 def _problems(stats: SystemStats, roles: Counter[Role], strategy: Strategy, shared: SharedLoaders) -> Iterator[Problem]:

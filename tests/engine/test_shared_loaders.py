@@ -142,7 +142,11 @@ async def test_without_the_pack_it_says_so_and_pins() -> None:
 async def test_check_finds_nothing_wrong_with_shared_loaders_and_no_cache() -> None:
     async with staged(strategy=Strategy.INSPIRE, **NONE) as stage:
         client = stage.proxy.engine.upstream.client
-        assert not (await survey(client, (), (), Strategy.INSPIRE)).problems
+        report = await survey(client, (), (), Strategy.INSPIRE)
+        assert not report.problems
+        assert list(report.lines())[-1] == (
+            "Sent as Inspire's shared loaders: CLIPLoader, CheckpointLoaderSimple, DualCLIPLoader, UNETLoader"
+        )
         (problem,) = (await survey(client, (), (), Strategy.PINS)).problems
     assert "--cache-none" in problem.what
     assert '"inspire"' in problem.remedy
