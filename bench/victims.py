@@ -18,7 +18,7 @@ from bench.errors import BenchError
 
 TIME_SCALE = 20
 """Simulated seconds per second: a prompt takes some hundredths of a second."""
-PATIENCE = 60.0
+PATIENCE = 180.0
 """Seconds that a process gets to come up."""
 _AGAIN = 0.02
 """Seconds between two looks at what comes up."""

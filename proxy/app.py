@@ -11,6 +11,7 @@ from aiohttp import web
 from proxy.config import Config
 from proxy.core.budget import Limits
 from proxy.core.settings import Settings
+from proxy.core.upkeep import GIB
 from proxy.core.upkeep import Settings as Upkeep
 from proxy.downstream.middleware import errors_as_json, install_access_rules
 from proxy.downstream.passthrough import Passthrough
@@ -162,7 +163,11 @@ async def _open_queue(config: Config, parts: Parts) -> HeldQueue:
 def _terms(config: Config) -> Terms:
     upstream, journal = config.upstream, config.journal
     return Terms(
-        upkeep=Upkeep(can_restart=bool(upstream.restart_command), recycle_after=upstream.recycle_after),
+        upkeep=Upkeep(
+            can_restart=bool(upstream.restart_command),
+            recycle_after=upstream.recycle_after,
+            recycle_bytes=round(upstream.recycle_memory_gb * GIB),
+        ),
         restart_command=upstream.restart_command,
         retain=journal.retain,
         retain_seconds=journal.retain_days * DAY,

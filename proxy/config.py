@@ -56,6 +56,7 @@ class UpstreamSection(_Section):
     url: str = "http://127.0.0.1:8188"
     restart_command: str = ""
     recycle_after: Annotated[int, Field(ge=0)] = 0
+    recycle_memory_gb: Annotated[float, Field(ge=0)] = 0.0
     stall_timeout: Annotated[float, Field(ge=0)] = 600.0
 
     @field_validator("url")

@@ -15,6 +15,7 @@ from typing import TypeAlias
 POISON = "poison"
 RECYCLE = "recycling"
 """Who pauses the queue."""
+GIB = 1 << 30
 IN_A_ROW = 3
 """Failures on different graphs, without a success between them, that ComfyUI is blamed for."""
 _FATAL = (
@@ -40,11 +41,13 @@ class Settings:
     Attributes:
         can_restart: there is a command for it.
         recycle_after: prompts after which ComfyUI is restarted anyway; 0 is never.
+        recycle_bytes: resident memory from which on it is; 0 is never.
         pause: seconds between two restarts at least.
     """
 
     can_restart: bool = False
     recycle_after: int = 0
+    recycle_bytes: int = 0
     pause: float = 60.0
 
 
@@ -60,6 +63,13 @@ class Failed:
     graph: str
     type: str
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resident:
+    """ComfyUI has so much memory resident."""
+
+    bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +92,7 @@ class Tick:
     """Time has passed."""
 
 
-Event: TypeAlias = Succeeded | Failed | Drained | Reborn | Excused | Tick
+Event: TypeAlias = Succeeded | Failed | Resident | Drained | Reborn | Excused | Tick
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +135,7 @@ class Upkeep:
         self.settings = settings
         self.poisoned: str | None = None
         """What is wrong with it; None: nothing."""
-        self._recycling = False
+        self._recycling: str | None = None
         self._failed_graphs: list[str] = []
         self._runs = 0
         self._restarted_at: float | None = None
@@ -138,6 +148,8 @@ class Upkeep:
                 return self._ran()
             case Failed():
                 return self._failed(event, now)
+            case Resident():
+                return self._weighed(event.bytes)
             case Drained() | Tick():
                 return self._restart_if_due(event, now)
             case Reborn() | Excused():
@@ -165,20 +177,29 @@ class Upkeep:
 
     def _ran(self) -> Sequence[Command]:
         self._runs += 1
-        due = 0 < self.settings.recycle_after <= self._runs
-        if not due or self._recycling or not self.settings.can_restart:
+        if not 0 < self.settings.recycle_after <= self._runs:
             return ()
-        self._recycling = True
-        return (Stop(RECYCLE, f"it has run {self._runs} prompts"),)
+        return self._recycle(f"it has run {self._runs} prompts")
+
+    def _weighed(self, resident: int) -> Sequence[Command]:
+        if not 0 < self.settings.recycle_bytes <= resident:
+            return ()
+        return self._recycle(f"it has {resident / GIB:.1f} GB of memory resident")
+
+    def _recycle(self, why: str) -> Sequence[Command]:
+        if self._recycling is not None or not self.settings.can_restart:
+            return ()
+        self._recycling = why
+        return (Stop(RECYCLE, why),)
 
     def _restart_if_due(self, event: Event, now: float) -> Sequence[Command]:
         """Poison does not wait for what else is there: it would fail as well."""
-        wanted = self.poisoned is not None or (self._recycling and isinstance(event, Drained))
+        why = self.poisoned or (self._recycling if isinstance(event, Drained) else None)
         rests = self._restarted_at is not None and now < self._restarted_at + self.settings.pause
-        if not wanted or rests or not self.settings.can_restart:
+        if why is None or rests or not self.settings.can_restart:
             return ()
         self._restarted_at = now
-        return (Restart(self.poisoned or f"it has run {self._runs} prompts"),)
+        return (Restart(why),)
 
     def _forgive(self, *, reborn: bool) -> Sequence[Command]:
         commands = [] if self.poisoned is None else [Go(POISON)]
@@ -186,6 +207,6 @@ class Upkeep:
         self._failed_graphs.clear()
         if reborn:
             self._runs = 0
-            commands += [Go(RECYCLE)] if self._recycling else []
-            self._recycling = False
+            commands += [] if self._recycling is None else [Go(RECYCLE)]
+            self._recycling = None
         return commands

@@ -17,6 +17,9 @@ log = logging.getLogger(__name__)
 RESTARTING = 120.0
 """Seconds that the command may take."""
 
+WEIGHING = 30.0
+"""Seconds between two looks at ComfyUI's memory."""
+
 
 class Caretaker:
     """Looks after one ComfyUI."""
@@ -28,8 +31,14 @@ class Caretaker:
         tasks: Tasks,
         clock: Callable[[], float],
         tell: Callable[[ev.Event], None],
+        resident: Callable[[], int | None],
     ) -> None:
-        """`command` is for the shell, empty where there is none; `clock` gives monotonic seconds."""
+        """`command` is for the shell, empty where there is none; `clock` gives monotonic seconds.
+
+        `resident` tells the bytes that ComfyUI has resident, None where they cannot be seen.
+        """
+        self._resident = resident
+        self._weighed_at = clock()
         self.upkeep = upkeep
         self._command = command
         self._tasks = tasks
@@ -57,6 +66,12 @@ class Caretaker:
 
     def look(self, *, drained: bool) -> None:
         """Time has passed; `drained` when nothing is at ComfyUI."""
+        now = self._clock()
+        if self.upkeep.settings.recycle_bytes and now >= self._weighed_at + WEIGHING:
+            self._weighed_at = now
+            resident = self._resident()
+            if resident is not None:
+                self._handle(up.Resident(resident))
         self._handle(up.Drained() if drained else up.Tick())
 
     def _handle(self, event: up.Event) -> Sequence[up.Command]:

@@ -43,6 +43,7 @@ from proxy.tasks import Tasks
 from proxy.upstream.attachment import Delivery
 from proxy.upstream.client import Answer
 from proxy.upstream.feed import Feed
+from proxy.upstream.host import resident_bytes
 from proxy.wire.frames import build_text
 
 log = logging.getLogger(__name__)
@@ -121,7 +122,12 @@ class HeldQueue:
         )
         self.holding = Holding(scheduler, prompts, effects, parts.clock, self._changed)
         self.caretaker = Caretaker(
-            Upkeep(terms.upkeep), terms.restart_command, parts.tasks, parts.clock, self.holding.tell
+            Upkeep(terms.upkeep),
+            terms.restart_command,
+            parts.tasks,
+            parts.clock,
+            self.holding.tell,
+            lambda: resident_bytes(parts.upstream.client.base_url),
         )
         self.operations = Operations(
             self.holding, journal, parts.upstream.costs, parts.clock, parts.wall, self.caretaker.excused

@@ -58,6 +58,22 @@ def disk_bytes(pid: int, root: Path = _ROOT) -> int:
         raise ReadingFailed(f"/proc/{pid}/io is not as expected") from error
 
 
+def resident_bytes(url: str, root: Path = _ROOT) -> int | None:
+    """Bytes that the process which listens at an address of this machine has resident; None where that is hidden."""
+    if not is_local(url):
+        return None
+    try:
+        pid = find_process(urlsplit(url).port or 80, root)
+        if pid is None:
+            return None
+        for line in (root / "proc" / str(pid) / "status").read_text(encoding="utf-8").splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) * 1024
+    except (OSError, ValueError, LookupError):
+        return None
+    return None
+
+
 def read_ram(pid: int | None, limit: int | None, root: Path = _ROOT) -> RamReading:
     """The RAM that ComfyUI may use: the least of host, control group and configured limit.
 

@@ -3,6 +3,7 @@
 import pytest
 
 from proxy.core.upkeep import (
+    GIB,
     POISON,
     RECYCLE,
     Alert,
@@ -13,6 +14,7 @@ from proxy.core.upkeep import (
     Failed,
     Go,
     Reborn,
+    Resident,
     Restart,
     Settings,
     Stop,
@@ -100,8 +102,15 @@ def test_the_operator_may_let_it_go_on() -> None:
 def test_recycling_waits_until_nothing_runs() -> None:
     upkeep = Upkeep(Settings(can_restart=True, recycle_after=2))
     assert play(upkeep, Succeeded(), Failed("a", "ValueError", "no")) == [Stop(RECYCLE, "it has run 2 prompts")]
-    assert play(upkeep, Tick(), Succeeded(), Drained(), Drained()) == [Restart("it has run 3 prompts")]
+    assert play(upkeep, Tick(), Succeeded(), Drained(), Drained()) == [Restart("it has run 2 prompts")]
     assert play(upkeep, Reborn(), Succeeded(), Drained()) == [Go(RECYCLE)]
+
+
+def test_a_comfyui_that_has_grown_is_recycled() -> None:
+    upkeep = Upkeep(Settings(can_restart=True, recycle_bytes=8 * GIB))
+    assert play(upkeep, Resident(8 * GIB - 1)) == []
+    why = "it has 9.0 GB of memory resident"
+    assert play(upkeep, Resident(9 * GIB), Resident(10 * GIB), Drained()) == [Stop(RECYCLE, why), Restart(why)]
 
 
 def test_without_a_command_nothing_is_recycled() -> None:

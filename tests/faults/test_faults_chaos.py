@@ -2,8 +2,13 @@
 
 from pathlib import Path
 
+import pytest
+
 from bench.chaos import measure
 from bench.victims import Side
+
+pytestmark = pytest.mark.timeout(900)
+"""On a machine that is busy with other things, processes take long to come up."""
 
 KILLS = 2
 """Of each side."""

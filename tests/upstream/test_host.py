@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from proxy.core.readings import RamReading, ReadingFailed
-from proxy.upstream.host import disk_bytes, find_process, is_local, read_ram
+from proxy.upstream.host import disk_bytes, find_process, is_local, read_ram, resident_bytes
 
 GB = 1024**3
 HOST = RamReading(total=64 * GB, free=40 * GB, host_free=40 * GB)
@@ -79,6 +79,11 @@ def test_the_process_is_found_by_its_port(machine: Path) -> None:
     assert find_process(0x1FFC, machine) == 8
     assert find_process(0x1FFD, machine) is None
     assert find_process(1, machine) is None
+    address = f"http://127.0.0.1:{0x1FFC}"
+    assert resident_bytes(address, machine) is None
+    write(machine, "proc/8/status", "Name:\tpython\nVmRSS:\t  2048 kB\nThreads:\t9\n")
+    assert resident_bytes(address, machine) == 2 * 1024**2
+    assert resident_bytes(f"http://192.0.2.1:{0x1FFC}", machine) is None
 
 
 def test_disk_reads_are_those_of_the_storage(machine: Path) -> None:
