@@ -58,6 +58,14 @@ def schedule(
 
 
 @app.command()
+def decisions(json_output: JsonOption = False) -> None:
+    """Time the scheduler's decisions while ten thousand prompts wait."""
+    from bench import decisions as bench  # noqa: PLC0415 - see above
+
+    bench.run(json_output)
+
+
+@app.command()
 def journal(
     folder: Annotated[Path | None, typer.Option(help="where to write; on the disk that counts")] = None,
     json_output: JsonOption = False,

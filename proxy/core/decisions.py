@@ -91,24 +91,26 @@ def _recall_wanted(context: Context) -> tuple[Job, Reason] | None:
     with context.ledger.supposing_it_waits(staged):
         turn = next_turn(context.ledger, context.settings, context.now)
         choice = None if turn is None else choose(turn, context.costs, before)
-    if choice is None or choice.job is staged:
+    if turn is None or choice is None or choice.job is staged:
         return None
-    reason = _worth_it(context, staged, choice, before)
+    reason = _worth_it(context, staged, choice, turn.barrier, before)
     if reason is None:
         return None
     context.recalled_for = choice.job.prompt_id
     return staged, reason
 
 
-def _worth_it(context: Context, staged: Job, choice: Choice, before: list[ModelSet]) -> Reason | None:
+def _worth_it(
+    context: Context, staged: Job, choice: Choice, barrier: Job | None, before: list[ModelSet]
+) -> Reason | None:
     better = choice.job
     name = better.prompt_id
     if better.priority != staged.priority:
         return context.reason(Code.PRIORITY, f"called back: {name} has the higher priority")
-    if choice.code is Code.PLACE:
-        return context.reason(Code.PLACE, f"called back: {name} stands before it by its number")
-    if choice.code is Code.OVERDUE:
-        return context.reason(Code.TIME_IS_UP, f"called back: {name} must not be passed any more")
+    if barrier is not None and _stands_behind(staged, barrier):
+        if barrier.fixed:
+            return context.reason(Code.PLACE, f"called back: {barrier.prompt_id} stands before it by its number")
+        return context.reason(Code.TIME_IS_UP, f"called back: {barrier.prompt_id} must not be passed any more")
     load = context.costs.load_seconds
     as_is = load(staged.models, before) + load(better.models, [*before, staged.models])
     swapped = load(better.models, before) + load(staged.models, [*before, better.models])
@@ -116,6 +118,12 @@ def _worth_it(context: Context, staged: Job, choice: Choice, before: list[ModelS
         return None
     text = f"called back: with {name} first, {as_is - swapped:.1f} s of loading are saved"
     return context.reason(Code.SAVES_LOADING, text, saved_seconds=as_is - swapped)
+
+
+def _stands_behind(staged: Job, barrier: Job) -> bool:
+    if barrier.fixed:
+        return (staged.place, staged.sequence) > (barrier.place, barrier.sequence)
+    return not staged.fixed and staged.sequence > barrier.sequence
 
 
 def _validate_arrived(context: Context, *, recall_wanted: bool) -> None:

@@ -27,12 +27,14 @@ INSTANT = 1e-6
 class Turn:
     """What may be sent next: `candidates` in their own order, never empty.
 
-    `forced` says why there is no choice, where there is none.
+    `forced` says why there is no choice, where there is none; `barrier` is what ended the candidates, if anything
+    did: one that must not be passed any more, or one that was given its place behind them.
     """
 
     candidates: tuple[Job, ...]
     held_back: frozenset[str]
     forced: Code | None = None
+    barrier: Job | None = None
 
 
 class Bounds:
@@ -95,12 +97,12 @@ def next_turn(ledger: Ledger, settings: Settings, now: float) -> Turn | None:
         for job in level.window(WINDOW, held_back[level.priority])
         if steps_needed <= 0 or steps(job.submitted, settings, now) >= steps_needed
     ]
-    candidates, forced = _permitted(window, ledger, Bounds(ledger, settings, now))
+    candidates, forced, barrier = _permitted(window, ledger, Bounds(ledger, settings, now))
     if not candidates:
         return None
     if forced is None and steps_needed > 0:
         forced = Code.AGED if len(candidates) == 1 else None
-    return Turn(candidates, held_back[level.priority], forced)
+    return Turn(candidates, held_back[level.priority], forced, barrier)
 
 
 def _pick_level(
@@ -126,14 +128,14 @@ def _pick_level(
     return ledger.waiting.levels[priority], needed
 
 
-def _permitted(window: list[Job], ledger: Ledger, bounds: Bounds) -> tuple[tuple[Job, ...], Code | None]:
-    """The candidates that pass nobody who must not be passed any more."""
+def _permitted(window: list[Job], ledger: Ledger, bounds: Bounds) -> tuple[tuple[Job, ...], Code | None, Job | None]:
+    """The candidates that pass nobody who must not be passed any more; why there is no choice; the barrier."""
     limit = min((job.sequence for job in _in_doubt(window, ledger) if bounds.used_up(job)), default=None)
     seen: set[str] = set()
     permitted: list[Job] = []
     for job in window:
         if job.fixed:
-            return ((job,), Code.PLACE) if not permitted else (tuple(permitted), None)
+            return ((job,), Code.PLACE, job) if not permitted else (tuple(permitted), None, job)
         if limit is not None and job.sequence > limit:
             break
         permitted.append(job)
@@ -141,8 +143,8 @@ def _permitted(window: list[Job], ledger: Ledger, bounds: Bounds) -> tuple[tuple
             # Of one client the oldest has been passed most: the others need not be asked.
             seen.add(job.client)
             if bounds.used_up(job):
-                return tuple(permitted), Code.OVERDUE if len(permitted) == 1 else None
-    return tuple(permitted), None
+                return tuple(permitted), Code.OVERDUE if len(permitted) == 1 else None, job
+    return tuple(permitted), None, None
 
 
 def _in_doubt(window: list[Job], ledger: Ledger) -> Iterator[Job]:

@@ -68,3 +68,12 @@ def test_a_lost_comfyui_gives_everything_back_in_order() -> None:
     play = started()
     play.when(ev.UpstreamLost()).then()
     play.when(ready(new_process=True), after=30).then("Hold r, attempts 1", "Hold s", "Dispatch r [oldest]")
+
+
+def test_what_is_staged_is_called_back_for_one_that_was_given_its_place() -> None:
+    play = started(Settings(validate=Validate.DISPATCH))
+    play.when(submit("a", "n")).then("Accept a, unchecked")
+    play.when(submit("b", "m")).then("Accept b, unchecked")
+    play.when(ev.Finished("r"), after=5).then("End r, finished", "Dispatch b [resident]")
+    play.when(ev.Dispatched("b")).then()
+    play.when(submit("c", "n", number=2.5)).then("Recall b [place]", "Accept c, unchecked")

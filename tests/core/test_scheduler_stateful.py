@@ -108,6 +108,13 @@ class Queue(RuleBasedStateMachine):
     def pause(self, paused: bool) -> None:
         self.world.tell(ev.Paused() if paused else ev.Resumed())
 
+    @rule(validate=st.sampled_from(Validate), depth=st.integers(1, 3), more=st.sampled_from([0, 0, 1]))
+    def change_settings(self, validate: Validate, depth: int, more: int) -> None:
+        """What was promised to those who wait is not taken back: the bounds only grow."""
+        old = self.world.settings
+        bounds = (old.max_bypass + more, old.max_wait + more)
+        self.world.change(small_settings(validate, depth, self.quantum, bounds))
+
     @rule(present=st.booleans(), running=st.booleans())
     def foreign(self, present: bool, running: bool) -> None:
         self.world.tell(ev.ForeignSeen("stranger", running) if present else ev.ForeignGone("stranger"))

@@ -31,7 +31,8 @@ class Fate:
     successes: int = 0
     unwanted: bool = False
     moved: bool = False
-    slipped: bool = False
+    slip: int | None = None
+    """The run that began because its probe slipped through: its place among all runs."""
     orphan: bool = False
     """Its client never got an answer, because the proxy was killed."""
     attempts: int = 0
@@ -158,7 +159,7 @@ class World:
             self.queue.append((prompt_id, True))
             self.tell(ev.ProbeUnclear(prompt_id))
         elif how == "quick" and idle:
-            fate.slipped = True
+            fate.slip = self.runs
             self._began(prompt_id)
             self.tell(ev.ProbeSlipped(prompt_id))
         else:
@@ -263,6 +264,11 @@ class World:
             assert len(last) < 500, f"asks without end: {last[-6:]}"
             self.answer(0, "yes")
 
+    def change(self, settings: Settings) -> None:
+        """The operator has other settings now."""
+        self.settings = settings
+        self.tell(ev.SettingsChanged(settings))
+
     # time
 
     def pass_time(self, seconds: float) -> None:
@@ -317,8 +323,8 @@ class World:
                 and any(place < began for place, _ in other.runs)
             ]
             assert len(passing) <= self.settings.max_bypass, f"{fate.prompt.prompt_id} was passed by {passing}"
-            chosen = sorted(run for other in passing if not other.slipped for run in other.runs if run[0] < began)
-            seconds = [self.now - self.run_began if spent is None else spent for _, spent in chosen]
+            runs = sorted(run for other in passing for run in other.runs if run[0] < began and run[0] != other.slip)
+            seconds = [self.now - self.run_began if spent is None else spent for _, spent in runs]
             assert sum(seconds[:-1]) <= self.settings.max_wait + 1e-6, f"{fate.prompt.prompt_id}: {seconds}"
 
     def _outside_the_promise(self, fate: Fate) -> bool:
@@ -335,7 +341,7 @@ class World:
             if fate.prompt.order_key is not None and fate.runs:
                 chains.setdefault((fate.prompt.client, fate.prompt.order_key), []).append(fate)
         for chain in chains.values():
-            places = [fate.runs[0][0] for fate in chain if not fate.slipped]
+            places = [fate.runs[0][0] for fate in chain if fate.slip is None]
             assert places == sorted(places), f"out of order: {chain}"
 
 
