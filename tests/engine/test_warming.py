@@ -71,6 +71,16 @@ async def test_what_was_freed_by_hand_counts_as_evicted(tmp_path: Path) -> None:
         assert stage.loads == ["a", "a"]
 
 
+async def test_what_goes_just_after_its_warm_up_comes_back_at_once(tmp_path: Path) -> None:
+    schedule = entry("always there", "a", to="ram", on=["upstream-start", "evicted"])
+    async with warm_stage(tmp_path, schedule) as stage:
+        await stage.ready()
+        await stage.client.post("/free", {"unload_models": True, "free_memory": True})
+        await until(lambda: stage.loads == ["a", "a"], "the second warm-up")
+        await stage.run(encode("a", "the first"))
+        assert stage.loads == ["a", "a"]
+
+
 async def test_what_is_there_is_not_warmed_again(tmp_path: Path) -> None:
     async with warm_stage(tmp_path, entry("a", "a")) as stage:
         assert (await stage.warm(name="a"))["result"] == "warmed"
