@@ -6,7 +6,7 @@ All of it happens on one event loop, and no decision is interrupted half-made, s
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from normalizer import WayBack
@@ -15,42 +15,33 @@ from proxy.core.evidence import ModelsFreed
 from proxy.core.health import Health
 from proxy.core.mode import Mode
 from proxy.core.stall import Stall
+from proxy.engine.arrival import Arrival
 from proxy.engine.bookkeeping import Bookkeeping, Totals
 from proxy.engine.client_sockets import ClientSockets
 from proxy.engine.comfy import Upstream
 from proxy.engine.departure import ANSWERS, SETTLING, Departure, hand_over, hold_still
+from proxy.engine.direct import Direct
 from proxy.engine.housekeeping import Housekeeping
 from proxy.engine.observer import FrameObserver
-from proxy.engine.passing import Look, Passing
+from proxy.engine.passing import Passing
 from proxy.engine.queue import HeldQueue, OpenQueue, Parts
-from proxy.engine.records import Handling, Record, Records, components_of
-from proxy.engine.recovery import (
-    left_behind,
-    parked,
-    read_history_entry,
-    read_queue,
-    read_recent,
-    recovered,
-    take_out,
-)
-from proxy.engine.sender import Parcel, Sender, taken
+from proxy.engine.records import Record, Records
+from proxy.engine.recovery import read_history_entry
+from proxy.engine.sender import Sender
 from proxy.engine.submission import Draft, Submission, draft, parse
 from proxy.engine.unpacking import unpacked
 from proxy.engine.warming import Warming
 from proxy.engine.watch import Watch
-from proxy.errors import ComfykeepError, UpstreamError
 from proxy.tasks import Tasks
 from proxy.upstream.attachment import Delivery
 from proxy.upstream.client import Answer
-from proxy.upstream.feed import OWN_PREFIX, Feed
+from proxy.upstream.feed import Feed
 from proxy.wire.frames import Frame, build_text
 
 log = logging.getLogger(__name__)
 
 BEAT = 2.0
 """Seconds between two signs of life."""
-AGAIN = 1.0
-"""Seconds until a ComfyUI that has come up, but does not answer all questions yet, is asked again."""
 
 _MOVEMENTS = tuple(f'{{"type": "{kind}' for kind in ("execut", "progress"))
 """How frames begin that tell that something starts, ends or progresses; custom nodes send others all the time."""
@@ -129,7 +120,31 @@ class Engine:
         self._left_behind: dict[str, float] = {}
         """What ComfyUI was sent by this or an earlier process of the proxy, with the numbers that clients read."""
         self._seen_before = False
-        self._arrival: asyncio.Task[None] | None = None
+        self._direct = Direct(
+            upstream,
+            self.records,
+            self._passing,
+            self._sender,
+            self._sockets,
+            self._tasks,
+            own_id=self.feed.own_id,
+            departure=self.departure,
+            left_behind=self._left_behind,
+            forget=self.forget,
+            clock=clock,
+        )
+        self._arrival = Arrival(
+            upstream,
+            self.records,
+            self.feed,
+            self._watch,
+            self.warming,
+            self._tasks,
+            held=lambda: self.held,
+            left_behind=self._left_behind,
+            clock=clock,
+            learned=self._learned,
+        )
 
     @property
     def totals(self) -> Totals:
@@ -198,7 +213,7 @@ class Engine:
             self._observer.holds = True
             self._watch.holding = self.held.holding
             if self.feed.up:
-                self._arrived(restarted=False)
+                self._arrival.begin(restarted=False)
         self.mode = mode
         self.warming.learned()
 
@@ -216,7 +231,7 @@ class Engine:
 
     async def _submit(self, submission: Submission) -> Answer:
         if self.mode is Mode.OBSERVE or submission.bypass:
-            return await self._leave_alone(submission)
+            return await self._direct.leave_alone(submission)
         plain = unpacked(submission, self.body_limit)
         if plain is None:
             return await self._passing.post(submission)
@@ -231,7 +246,7 @@ class Engine:
             return await self._passing.post_misfit(submission, payload)
         if self.mode is Mode.FULL and self.held is not None:
             return await self.held.submit(submission, look)
-        return await self._send(submission, look)
+        return await self._direct.send(submission, look)
 
     def freed(self, *, unload_models: bool, free_memory: bool) -> None:
         """A client told ComfyUI to free memory, and ComfyUI took it."""
@@ -271,51 +286,6 @@ class Engine:
         if record is not None and record.answer is not None:
             return await asyncio.shield(record.answer)
         return await self.held.answered_before(submission, original) if self.held is not None else None
-
-    async def _leave_alone(self, submission: Submission) -> Answer:
-        look = await self._passing.look_at_raw(submission)
-        answer = await self._passing.post(submission)
-        if answer.ok and look is not None:
-            self._passing.note(answer, look, Handling.BYPASSED if submission.bypass else Handling.OBSERVED)
-        return answer
-
-    async def _send(self, submission: Submission, look: Look) -> Answer:
-        original = look.original
-        first = self.records.get(original.prompt_id)
-        if first is not None and first.answer is not None:
-            return await asyncio.shield(first.answer)  # it came a second time while this one was looked at
-        if (number := self._left_behind.get(original.prompt_id)) is not None:
-            return taken(original.prompt_id, number)
-        answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        record = Record(
-            original.prompt_id,
-            Handling.REWRITTEN,
-            client_id=original.client_id if original.names_client else self.feed.own_id,
-            broadcast=not original.names_client,
-            components=components_of(look.normalized, look.schema),
-            chains=look.normalized.chains,
-            answer=answered,
-        )
-        self.records.add(record)
-        # A client that hangs up must not tear a submission in two: it goes through, whoever waits for the answer.
-        parcel = Parcel(submission, original, look.normalized, look.schema, record)
-        self._tasks.spawn(self.departure.accompany(self._perform(parcel)), "submit a prompt")
-        return await asyncio.shield(answered)
-
-    async def _perform(self, parcel: Parcel) -> None:
-        record = parcel.record
-        try:
-            await self._sockets.hold(record, parcel.submission)
-            answer = await self._sender.send(parcel, self.upstream.pins_for(parcel.normalized, (), self._clock()))
-        except BaseException as error:
-            record.fail(error)
-            self.forget(record)
-            if not isinstance(error, ComfykeepError):
-                raise
-        else:
-            record.succeed(answer)
-            if not answer.ok:
-                self.forget(record)
 
     async def _beat(self) -> None:
         """Show that this loop turns, and that the queue still decides."""
@@ -376,14 +346,13 @@ class Engine:
         """See `proxy.upstream.attachment.Observer`."""
         if up:
             log.log(logging.INFO if self._seen_before else logging.DEBUG, "ComfyUI answers again")
-            self._arrived(restarted=self._seen_before)
+            self._arrival.begin(restarted=self._seen_before)
             self._seen_before = True
             self.warming.arrived()
         else:
             if not self.departure.begun:
                 log.warning("ComfyUI at %s has gone; clients wait until it answers", self.upstream.client.base_url)
-            if self._arrival is not None:
-                self._arrival.cancel()
+            self._arrival.end()
             self._observer.running = None
             self._left_behind.clear()
             self.upstream.lost(self._clock())
@@ -391,46 +360,9 @@ class Engine:
                 self.held.lost()
             self.warming.lost()
 
-    def _arrived(self, *, restarted: bool) -> None:
-        if self._arrival is not None:
-            self._arrival.cancel()
-        self._arrival = self._tasks.spawn(self._take_stock(restarted=restarted), "read what ComfyUI is")
-
-    async def _take_stock(self, *, restarted: bool) -> None:
-        """Read what ComfyUI has and is, however long it takes to tell; ended when it is lost."""
-        await self._insist(self._settle)
-        if restarted:
-            self.feed.upstream_restarted()
-        await self._insist(lambda: self.upstream.learn(self._clock(), fresh=restarted))
-        self._housekeeping.arrived()
+    def _learned(self) -> None:
         self.warming.learned()
         self.learned()
-
-    async def _settle(self) -> None:
-        """Find out what has become of the prompts that it was sent."""
-        if self.held is not None:
-            await self.held.settled()
-        queue = await read_queue(self.upstream.client)
-        for prompt_id in parked(queue):
-            if self.held is None or self.held.holding.get(prompt_id) is None:
-                # A proxy was killed before it could take it out, and before its client was answered.
-                await take_out(self.upstream.client, prompt_id)
-        for record in recovered(queue, OWN_PREFIX):
-            if self.records.get(record.prompt_id) is None:
-                self.records.add(record)
-                self.warming.recovered(record)
-        self._left_behind |= left_behind(queue, await read_recent(self.upstream.client))
-        queue = await self._watch.look()
-        if self.held is not None:
-            await self.held.ready(queue)
-
-    async def _insist(self, ask: Callable[[], Awaitable[None]]) -> None:
-        while True:
-            try:
-                return await ask()
-            except UpstreamError as error:
-                log.info("%s", error)
-            await asyncio.sleep(AGAIN)
 
     def _remaining(self) -> int:
         if self.held is None:

@@ -2,13 +2,13 @@
 
 import pytest
 
-from proxy.engine import engine, performer, warming
+from proxy.engine import arrival, performer, warming
 from proxy.upstream import schema
 
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "AGAIN", 0.001)
+    monkeypatch.setattr(arrival, "AGAIN", 0.001)
     monkeypatch.setattr(performer, "AGAIN", 0.001)
     monkeypatch.setattr(schema, "RETRY", 0.001)
 

@@ -1,0 +1,100 @@
+"""What is asked of a ComfyUI that has just come up: what it still has of what it was sent, and what it is.
+
+It may be new, or it may have been there all the time and only the proxy is new. Either way nothing is believed before
+it has been read, and a ComfyUI that is still loading its nodes is asked until it answers.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from proxy.engine.comfy import Upstream
+from proxy.engine.queue import HeldQueue
+from proxy.engine.records import Records
+from proxy.engine.recovery import left_behind, parked, read_queue, read_recent, recovered, take_out
+from proxy.engine.warming import Warming
+from proxy.engine.watch import Watch
+from proxy.errors import UpstreamError
+from proxy.tasks import Tasks
+from proxy.upstream.feed import OWN_PREFIX, Feed
+
+log = logging.getLogger(__name__)
+
+AGAIN = 1.0
+"""Seconds until a ComfyUI that has come up, but does not answer all questions yet, is asked again."""
+
+
+class Arrival:
+    """Takes stock each time a ComfyUI comes up. To be used by the engine alone."""
+
+    def __init__(  # noqa: PLR0913 - the parts of the engine that are needed
+        self,
+        upstream: Upstream,
+        records: Records,
+        feed: Feed,
+        watch: Watch,
+        warming: Warming,
+        tasks: Tasks,
+        *,
+        held: Callable[[], HeldQueue | None],
+        left_behind: dict[str, float],
+        clock: Callable[[], float],
+        learned: Callable[[], None],
+    ) -> None:
+        """`left_behind` is filled with the prompts that ComfyUI was sent; `learned` is called when all is known."""
+        self._upstream = upstream
+        self._records = records
+        self._feed = feed
+        self._watch = watch
+        self._warming = warming
+        self._tasks = tasks
+        self._held = held
+        self._left_behind = left_behind
+        self._clock = clock
+        self._learned = learned
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self, *, restarted: bool) -> None:
+        """Take stock from now on; `restarted` says that another ComfyUI was there before."""
+        self.end()
+        self._task = self._tasks.spawn(self._take_stock(restarted=restarted), "read what ComfyUI is")
+
+    def end(self) -> None:
+        """It has gone again; what was found does not hold any more."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _take_stock(self, *, restarted: bool) -> None:
+        await _insist(self._settle)
+        if restarted:
+            self._feed.upstream_restarted()
+        await _insist(lambda: self._upstream.learn(self._clock(), fresh=restarted))
+        self._learned()
+
+    async def _settle(self) -> None:
+        """Find out what has become of the prompts that it was sent."""
+        held = self._held()
+        if held is not None:
+            await held.settled()
+        queue = await read_queue(self._upstream.client)
+        for prompt_id in parked(queue):
+            if held is None or held.holding.get(prompt_id) is None:
+                # A proxy was killed before it could take it out, and before its client was answered.
+                await take_out(self._upstream.client, prompt_id)
+        for record in recovered(queue, OWN_PREFIX):
+            if self._records.get(record.prompt_id) is None:
+                self._records.add(record)
+                self._warming.recovered(record)
+        self._left_behind |= left_behind(queue, await read_recent(self._upstream.client))
+        queue = await self._watch.look()
+        if held is not None:
+            await held.ready(queue)
+
+
+async def _insist(ask: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        try:
+            return await ask()
+        except UpstreamError as error:
+            log.info("%s", error)
+        await asyncio.sleep(AGAIN)

@@ -1,0 +1,106 @@
+"""Prompts that are not held: rewritten and sent at once, or passed on as they came.
+
+Most of what may go wrong here is a submission that comes twice, or whose client has left: it must reach ComfyUI once,
+and whoever still waits gets the answer.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from proxy.engine.client_sockets import ClientSockets
+from proxy.engine.comfy import Upstream
+from proxy.engine.departure import Departure
+from proxy.engine.passing import Look, Passing
+from proxy.engine.records import Handling, Record, Records, components_of
+from proxy.engine.sender import Parcel, Sender, taken
+from proxy.engine.submission import Submission
+from proxy.errors import ComfykeepError
+from proxy.tasks import Tasks
+from proxy.upstream.client import Answer
+
+
+class Direct:
+    """Sends submissions straight on. To be used by the engine alone."""
+
+    def __init__(  # noqa: PLR0913 - the parts of the engine that are needed
+        self,
+        upstream: Upstream,
+        records: Records,
+        passing: Passing,
+        sender: Sender,
+        sockets: ClientSockets,
+        tasks: Tasks,
+        *,
+        own_id: str,
+        departure: Departure,
+        left_behind: Mapping[str, float],
+        forget: Callable[[Record], None],
+        clock: Callable[[], float],
+    ) -> None:
+        """`left_behind` has the prompts that an earlier process sent, with their numbers."""
+        self._upstream = upstream
+        self._records = records
+        self._passing = passing
+        self._sender = sender
+        self._sockets = sockets
+        self._tasks = tasks
+        self._own_id = own_id
+        self._departure = departure
+        self._left_behind = left_behind
+        self._forget = forget
+        self._clock = clock
+
+    async def leave_alone(self, submission: Submission) -> Answer:
+        """Pass a submission on as it came, with an account of what pins would have saved.
+
+        Raises:
+            UpstreamError: when ComfyUI does not answer.
+        """
+        look = await self._passing.look_at_raw(submission)
+        answer = await self._passing.post(submission)
+        if answer.ok and look is not None:
+            self._passing.note(answer, look, Handling.BYPASSED if submission.bypass else Handling.OBSERVED)
+        return answer
+
+    async def send(self, submission: Submission, look: Look) -> Answer:
+        """Send a prompt rewritten and with pins; the answer in the client's terms.
+
+        Raises:
+            UpstreamError: when ComfyUI does not answer.
+        """
+        original = look.original
+        first = self._records.get(original.prompt_id)
+        if first is not None and first.answer is not None:
+            return await asyncio.shield(first.answer)  # it came a second time while this one was looked at
+        if (number := self._left_behind.get(original.prompt_id)) is not None:
+            return taken(original.prompt_id, number)
+        answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        record = Record(
+            original.prompt_id,
+            Handling.REWRITTEN,
+            client_id=original.client_id if original.names_client else self._own_id,
+            broadcast=not original.names_client,
+            components=components_of(look.normalized, look.schema),
+            chains=look.normalized.chains,
+            answer=answered,
+        )
+        self._records.add(record)
+        # A client that hangs up must not tear a submission in two: it goes through, whoever waits for the answer.
+        parcel = Parcel(submission, original, look.normalized, look.schema, record)
+        self._tasks.spawn(self._departure.accompany(self._perform(parcel)), "submit a prompt")
+        return await asyncio.shield(answered)
+
+    async def _perform(self, parcel: Parcel) -> None:
+        record = parcel.record
+        try:
+            await self._sockets.hold(record, parcel.submission)
+            answer = await self._sender.send(parcel, self._upstream.pins_for(parcel.normalized, (), self._clock()))
+        except BaseException as error:
+            record.fail(error)
+            self._forget(record)
+            if not isinstance(error, ComfykeepError):
+                raise
+        else:
+            record.succeed(answer)
+            if not answer.ok:
+                self._forget(record)
