@@ -10,7 +10,13 @@ from aiohttp import web
 
 from proxy.config import Config
 from proxy.core.budget import Limits
+from proxy.core.costs import LoadCosts
+from proxy.core.flags import GB
+from proxy.core.pinning import PinPlanner
+from proxy.core.release import Releases
+from proxy.core.residency import Residency
 from proxy.core.settings import Settings
+from proxy.core.sizes import Sizes
 from proxy.core.upkeep import GIB
 from proxy.core.upkeep import Settings as Upkeep
 from proxy.downstream.middleware import errors_as_json, install_access_rules
@@ -21,6 +27,7 @@ from proxy.downstream.tunnel import Tunnel
 from proxy.downstream.warmup_routes import add_warmup_routes
 from proxy.engine import Engine
 from proxy.engine.comfy import Upstream
+from proxy.engine.memory import MemoryWatch
 from proxy.engine.queue import HeldQueue, Parts, Terms
 from proxy.journal import Journal
 from proxy.tasks import Tasks
@@ -55,13 +62,16 @@ async def running(config: Config) -> AsyncIterator[Running]:
     """Run a proxy inside the current event loop for as long as the context is open.
 
     Raises:
+        ConfigError: it cannot be told which GPU is meant.
         OSError: when the address cannot be listened on.
     """
     url = config.upstream.url
     async with UpstreamClient(url) as client:
+        upstream = _upstream(config, client)
+        await upstream.memory.check_gpu()
         tunnel = Tunnel(url)
         engine = Engine(
-            _upstream(config, client),
+            upstream,
             config.proxy.mode,
             time.monotonic,
             time.time,
@@ -98,18 +108,37 @@ async def running(config: Config) -> AsyncIterator[Running]:
 
 def _upstream(config: Config, client: UpstreamClient) -> Upstream:
     loaders = config.normalizer.loaders
+    sizes = Sizes({name: _bytes(size) for name, size in config.residency.sizes.items()})
     return Upstream(
         client,
         SchemaKeeper(client, include=loaders.include, exclude=loaders.exclude),
-        StatsReader(client),
-        limits(config),
+        memory_watch(config, client),
+        PinPlanner(Residency(sizes, LoadCosts()), limits(config), config.groups),
+        Releases(config.residency.release_idle or None, _bytes(config.residency.vram_reserve)),
         config.normalizer.strategy,
     )
 
 
+def memory_watch(config: Config, client: UpstreamClient) -> MemoryWatch:
+    """Reads the memory of the configured ComfyUI's machine."""
+    upstream, ram_limit = config.upstream, _bytes(config.residency.ram_limit) or None
+    reader = StatsReader(client, ram_limit)
+    return MemoryWatch(upstream.url, reader, time.monotonic, gpu=upstream.gpu, ram_limit=ram_limit)
+
+
 def limits(config: Config) -> Limits:
-    """What the configuration says about pins."""
-    return Limits(max_chains=config.pins.max_chains, ram_share=config.pins.ram_share)
+    """What the configuration says about pins and what stays free beside them."""
+    residency = config.residency
+    return Limits(
+        max_chains=config.pins.max_chains,
+        ram_share=config.pins.ram_share,
+        ram_reserve=_bytes(residency.ram_reserve) or None,
+        vram_reserve=_bytes(residency.vram_reserve),
+    )
+
+
+def _bytes(gigabytes: float) -> int:
+    return int(gigabytes * GB)
 
 
 def queue_settings(config: Config) -> Settings:

@@ -8,13 +8,14 @@ import os
 import re
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self, get_args
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from proxy.core.groups import Group, Keep
 from proxy.core.mode import Mode
 from proxy.core.settings import Validate
 from proxy.core.strategy import Strategy
@@ -58,6 +59,7 @@ class UpstreamSection(_Section):
     recycle_after: Annotated[int, Field(ge=0)] = 0
     recycle_memory_gb: Annotated[float, Field(ge=0)] = 0.0
     stall_timeout: Annotated[float, Field(ge=0)] = 600.0
+    gpu: Annotated[str, Field(min_length=1)] = "auto"
 
     @field_validator("url")
     @classmethod
@@ -87,6 +89,39 @@ class PinsSection(_Section):
 
     max_chains: Annotated[int, Field(ge=0, le=1000)] = 16
     ram_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+
+
+class ResidencySection(_Section):
+    """What memory there is, and what of it stays free. Memory in GB of 2^30 bytes; 0 leaves a limit to the machine."""
+
+    ram_limit: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    ram_reserve: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    vram_reserve: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    release_idle: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    sizes: Mapping[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = {}
+
+
+class GroupSection(_Section):
+    """Models that are kept alike; a `[[group]]` of the file."""
+
+    name: Annotated[str, Field(min_length=1)]
+    models: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
+    keep: Keep = Keep.TOGETHER
+    priority: int = 0
+    ttl: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+
+    @model_validator(mode="after")
+    def _holds_together(self) -> Self:
+        self.group()
+        return self
+
+    def group(self) -> Group:
+        """The group that it describes.
+
+        Raises:
+            ValueError: its keys contradict each other.
+        """
+        return Group(self.name, self.models, self.keep, self.priority, self.ttl)
 
 
 class QueueSection(_Section):
@@ -147,10 +182,17 @@ class Config(_Section):
     upstream: UpstreamSection = UpstreamSection()
     normalizer: NormalizerSection = NormalizerSection()
     pins: PinsSection = PinsSection()
+    residency: ResidencySection = ResidencySection()
+    group: tuple[GroupSection, ...] = ()
     queue: QueueSection = QueueSection()
     journal: JournalSection = JournalSection()
     warmup: WarmupSection = WarmupSection()
     service: ServiceSection = ServiceSection()
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """The groups of models."""
+        return tuple(section.group() for section in self.group)
 
     @property
     def warmup_state(self) -> Path:
@@ -196,26 +238,48 @@ def load(path: Path) -> Config:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
     try:
-        return Config.model_validate(raw)
+        config = Config.model_validate(raw)
     except ValidationError as error:
         faults = "\n".join(f"{path}:{_line_of(text, fault['loc'])}: {_explain(fault)}" for fault in error.errors())
         raise ConfigError(faults) from error
+    if faults := "\n".join(f"{path}:{_line_of(text, loc)}: {fault}" for loc, fault in _repeated_groups(config)):
+        raise ConfigError(faults)
+    return config
+
+
+def _repeated_groups(config: Config) -> Iterator[tuple[tuple[int | str, ...], str]]:
+    names = [section.name for section in config.group]
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            yield ("group", place, "name"), f"group.name = {name!r}: there is a group of that name; choose another"
 
 
 def keys(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every key with its default, as `section.key`: what the documentation must name."""
+    """Every key with its default, as `section.key`: what the documentation must name. Of groups, the keys of one."""
     for name, field in model.model_fields.items():
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
+        inner = _section(field.annotation)
+        if inner is not None:
             yield from keys(inner, f"{prefix}{name}.")
         else:
             yield f"{prefix}{field.alias or name}", field.default
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    """The model of a section, or of each table where there may be several."""
+    inner = next(iter(get_args(annotation)), annotation)
+    return inner if isinstance(inner, type) and issubclass(inner, BaseModel) else None
 
 
 def _line_of(text: str, location: tuple[int | str, ...]) -> int:
     """The line a key stands on, found by its name below its section's header; 1 where it cannot be told."""
     *sections, key = [str(part) for part in location if isinstance(part, str)] or [""]
     header = ".".join(sections)
+    table = next((part for part in location[:2] if isinstance(part, int)), 0)
+    if table:
+        # Of several tables of one name it is the one that is meant: what is before it does not count.
+        before = [match.start() for match in re.finditer(rf"^\s*\[\[\s*{location[0]}\s*\]\]", text, re.MULTILINE)]
+        start = before[table] if table < len(before) else 0
+        return text.count("\n", 0, start) + _line_of(text[start:], tuple(part for part in location if part != table))
     current, header_line = "", 1
     for number, line in enumerate(text.splitlines(), start=1):
         if match := re.match(r"\s*\[+\s*([^\]]+?)\s*\]+", line):
@@ -229,7 +293,7 @@ def _line_of(text: str, location: tuple[int | str, ...]) -> int:
 
 
 def _explain(fault: Any) -> str:
-    location = tuple(str(part) for part in fault["loc"])
+    location = tuple(str(part) for part in fault["loc"] if isinstance(part, str))
     name = ".".join(location)
     if fault["type"] == "extra_forbidden":
         close = difflib.get_close_matches(
@@ -248,8 +312,8 @@ def _names(sections: tuple[str, ...]) -> Iterator[str]:
     model: type[BaseModel] = Config
     for section in sections:
         field = model.model_fields.get(section)
-        inner = field.annotation if field else None
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+        inner = _section(field.annotation) if field else None
+        if inner is None:
             return
         model = inner
     yield from (field.alias or name for name, field in model.model_fields.items())

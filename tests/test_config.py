@@ -18,11 +18,19 @@ ROOT = Path(__file__).parent.parent
 def flatten(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in table.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:
             flat |= flatten(value, f"{prefix}{name}.")
         else:
             flat[f"{prefix}{name}"] = value
     return flat
+
+
+GROUPS = {key for key, _ in keys() if key.startswith("group.")}
+"""Keys of a table that is there once, often or not at all: they have no place in a file of defaults."""
+
+
+def defaults() -> dict[str, Any]:
+    return {key: as_toml(default) for key, default in keys() if key not in GROUPS}
 
 
 def as_toml(value: Any) -> Any:
@@ -31,7 +39,7 @@ def as_toml(value: Any) -> Any:
 
 def test_the_shipped_file_shows_every_key_with_its_default() -> None:
     shipped = flatten(tomllib.loads((ROOT / "proxy.toml").read_text()))
-    assert shipped == {key: as_toml(default) for key, default in keys()}
+    assert shipped == defaults()
 
 
 def test_the_shipped_file_is_the_default_configuration() -> None:
@@ -40,7 +48,24 @@ def test_the_shipped_file_is_the_default_configuration() -> None:
 
 def test_the_docs_show_every_key_with_its_default() -> None:
     rows = re.findall(r"^\| `([a-z_.]+)` \| `(.+?)` \|", (ROOT / "docs/configuration.md").read_text(), re.MULTILINE)
-    assert {key: json.loads(default) for key, default in rows} == {key: as_toml(default) for key, default in keys()}
+    assert {key: json.loads(default) for key, default in rows if key not in GROUPS} == defaults()
+
+
+def test_the_shipped_file_has_a_group_to_copy(tmp_path: Path) -> None:
+    lines = (ROOT / "proxy.toml").read_text().splitlines()
+    start = lines.index("# [[group]]")
+    example = tmp_path / "proxy.toml"
+    example.write_text("\n".join(line.removeprefix("# ") for line in lines[start : lines.index("", start)]))
+    (section,) = load(example).group
+    assert {f"group.{name}" for name in section.model_fields_set} == GROUPS
+
+
+def test_the_docs_show_every_key_of_a_group() -> None:
+    docs = (ROOT / "docs/configuration.md").read_text()
+    assert set(re.findall(r"^\| `(group\.[a-z]+)` \|", docs, re.MULTILINE)) == GROUPS
+
+
+GROUP = "[[group]]\nname = 'a'\nmodels = ['*']\n"
 
 
 @pytest.mark.parametrize(
@@ -56,6 +81,16 @@ def test_the_docs_show_every_key_with_its_default() -> None:
         ("[pins]\nram_share = 1.5\n", ["pins.ram_share", "1.5"]),
         ("[pins]\nmax_chains = -1\n", ["pins.max_chains", "-1"]),
         ("[pins\n", ["not valid TOML"]),
+        ("[upstream]\ngpu = ''\n", ["proxy.toml:2", "upstream.gpu"]),
+        ("[residency]\nram_limit = -1\n", ["proxy.toml:2", "residency.ram_limit", "-1"]),
+        ("[residency]\nvram_reserve = nan\n", ["proxy.toml:2", "residency.vram_reserve"]),
+        ("[residency.sizes]\nx = -2\n", ["proxy.toml:2", "residency.sizes.x", "-2"]),
+        (f"{GROUP}[[group]]\nname = 'b'\nmodels = []\n", ["proxy.toml:6", "group.models"]),
+        (f"{GROUP}[[group]]\nname = 'b'\nmodels = ['*']\nttl = -3\n", ["proxy.toml:7", "group.ttl", "-3"]),
+        (f"{GROUP}kep = 'always'\n", ["proxy.toml:4", "unknown key group.kep", "did you mean group.keep?"]),
+        (f"{GROUP}keep = 'ever'\n", ["proxy.toml:4", "'always', 'together' or 'on-demand'"]),
+        (f"{GROUP}keep = 'always'\nttl = 3\n", ["proxy.toml:1", "contradict"]),
+        (f"{GROUP}\n{GROUP}", ["proxy.toml:6", "'a'", "choose another"]),
     ],
 )
 def test_a_fault_names_its_place_and_its_remedy(tmp_path: Path, text: str, said: list[str]) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from proxy.cli import benches, queueing, remote, service, serving, warming
+from proxy.cli import benches, queueing, remote, service, serving, status, warming
 from proxy.cli.options import ConfigOption, JsonOption, ProxyOption, read_config
 from proxy.core.mode import Mode
 from proxy.errors import ConfigError
@@ -24,6 +24,7 @@ app.add_typer(queueing.app, name="queue")
 app.add_typer(service.app, name="service")
 app.command()(queueing.explain)
 app.command()(warming.warm)
+app.command()(status.status)
 
 
 @app.command()

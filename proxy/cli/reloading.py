@@ -10,7 +10,7 @@ from proxy.errors import ComfykeepError
 
 log = logging.getLogger("comfykeep")
 
-RELOADABLE = ("proxy.mode", "proxy.log_level", "queue", "pins", "normalizer", "service")
+RELOADABLE = ("proxy.mode", "proxy.log_level", "queue", "pins", "group", "normalizer", "service")
 """Keys and sections that a reload changes. Everything else is bound to sockets and files that are open already."""
 
 
@@ -34,7 +34,9 @@ async def reload(proxy: Running, new: Config) -> None:
 async def _tell_engine(proxy: Running, touched: set[str]) -> None:
     engine, config = proxy.engine, proxy.config
     if "pins" in touched:
-        engine.upstream.planner.limit(limits(config))
+        engine.upstream.planner.limits = limits(config)
+    if "group" in touched:
+        engine.upstream.planner.groups = config.groups
     if "normalizer.strategy" in touched:
         engine.upstream.strategy = config.normalizer.strategy
     if "normalizer.loaders" in touched:

@@ -14,18 +14,21 @@ from rich.table import Table
 
 import simulator
 from normalizer import Role, Schema, describe
-from proxy.app import Running, running
+from proxy.app import Running, limits, memory_watch, running
 from proxy.cli.lifetime import Lifetime
 from proxy.cli.warming import schedule_problems
 from proxy.collecting import collect_rarely
 from proxy.config import Config
-from proxy.engine.report import Report, survey
+from proxy.core.advice import Severity
+from proxy.engine.report import Report, Wanted, survey
 from proxy.errors import ComfykeepError, UpstreamError
 from proxy.tasks import Tasks
 from proxy.upstream.client import UpstreamClient
 
 log = logging.getLogger("comfykeep")
 
+_LEVELS = {Severity.ERROR: logging.ERROR, Severity.PROBLEM: logging.WARNING, Severity.HINT: logging.INFO}
+_STYLES = {Severity.ERROR: "bold red", Severity.PROBLEM: "bold yellow", Severity.HINT: "bold cyan"}
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
@@ -96,12 +99,12 @@ class Announcer:
         """Look and tell, unless it is what was told before; whether ComfyUI answers."""
         config = self._proxy.config
         client = self._proxy.engine.upstream.client
-        report = await survey(client, *_overrides(config), config.normalizer.strategy)
+        report = await _survey(config, client)
         if self._said is None or not report.like(self._said):
             for line in report.lines():
                 log.info("%s", line)
             for problem in report.problems:
-                log.warning("%s %s", problem.what, problem.remedy)
+                log.log(_LEVELS[problem.severity], "%s %s", problem.problem, problem.remedy)
         self._said = report
         return report.stats is not None
 
@@ -126,12 +129,17 @@ def _overrides(config: Config) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return config.normalizer.loaders.include, config.normalizer.loaders.exclude
 
 
+async def _survey(config: Config, client: UpstreamClient) -> Report:
+    wanted = Wanted(limits(config), config.groups, config.normalizer.strategy)
+    return await survey(client, memory_watch(config, client), wanted, *_overrides(config))
+
+
 def check(config: Config) -> int:
-    """Print what is fronted and each problem with its remedy; 1 when there is a problem, else 0."""
+    """Print what is fronted, each problem with its remedy, and hints; 1 when there is a problem, else 0."""
 
     async def look() -> Report:
         async with UpstreamClient(config.upstream.url) as client:
-            return await survey(client, *_overrides(config), config.normalizer.strategy)
+            return await _survey(config, client)
 
     report = asyncio.run(look())
     problems = [*report.problems, *schedule_problems(config, report.schema)]
@@ -139,11 +147,12 @@ def check(config: Config) -> int:
     for line in report.lines():
         console.print(line, markup=False)
     for problem in problems:
-        console.print("Problem:", style="bold yellow", end=" ")
-        console.print(f"{problem.what}\n  {problem.remedy}", markup=False)
-    if not problems:
+        console.print(f"{problem.severity.capitalize()}:", style=_STYLES[problem.severity], end=" ")
+        console.print(f"{problem.problem}\n  {problem.remedy}", markup=False)
+    bad = any(problem.severity is not Severity.HINT for problem in problems)
+    if not bad:
         console.print("[green]No problems found.[/]")
-    return 1 if problems else 0
+    return 1 if bad else 0
 
 
 def simulate(arguments: Sequence[str]) -> int:

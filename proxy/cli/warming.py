@@ -19,7 +19,7 @@ from normalizer import Schema
 from proxy.cli import remote
 from proxy.cli.options import ConfigOption, JsonOption, ProxyOption, read_config
 from proxy.config import Config
-from proxy.engine.report import Problem
+from proxy.core.advice import Advice
 from warmup import Depth, Result, Surroundings, check, load
 
 _ROUTE = "/comfykeep/warmup"
@@ -122,14 +122,15 @@ def _when(at: float | None) -> str:
     return "" if at is None else datetime.fromtimestamp(at).astimezone().strftime("%a %d %b %H:%M")
 
 
-def schedule_problems(config: Config, schema: Schema | None) -> list[Problem]:
+def schedule_problems(config: Config, schema: Schema | None) -> list[Advice]:
     """Everything wrong with the schedule, judged by the classes and models of ComfyUI where it has answered."""
     path = config.warmup.file
     if path is None:
         return []
     schedule = load(path)
-    faults = schedule.faults if schema is None else check(schedule, Surroundings(schema))
-    return [Problem(f"{fault.where}: {fault.problem}.", _sentence(fault.remedy)) for fault in faults]
+    groups = {group.name: group for group in config.groups}
+    faults = schedule.faults if schema is None else check(schedule, Surroundings(schema, (), groups))
+    return [Advice(f"{fault.where}: {fault.problem}.", _sentence(fault.remedy)) for fault in faults]
 
 
 def _sentence(remedy: str) -> str:

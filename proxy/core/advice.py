@@ -7,6 +7,7 @@ arithmetic, it costs nobody an evening.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 from proxy.core.budget import (
     INFERENCE_OVERHEAD,
@@ -25,12 +26,21 @@ _CONTAINER_SHARE = 0.95
 """Of the host's RAM: a machine that may use less than this is in a container, as far as ComfyUI's thresholds go."""
 
 
+class Severity(StrEnum):
+    """How bad it is: the configuration cannot be followed, something works against it, or it could be better."""
+
+    ERROR = "error"
+    PROBLEM = "problem"
+    HINT = "hint"
+
+
 @dataclass(frozen=True, slots=True)
 class Advice:
     """What is wrong, and what to do."""
 
     problem: str
     remedy: str
+    severity: Severity = Severity.PROBLEM
 
 
 def advise(
@@ -58,7 +68,7 @@ def _about_cache(flags: UpstreamFlags) -> Iterator[Advice]:
     if not flags.pins_help:
         yield Advice(
             "--cache-none: ComfyUI keeps nothing between prompts, so pins cannot keep models.",
-            "Drop the flag, or load models through Inspire's shared loaders, which keep them by themselves.",
+            'Drop the flag, or install ComfyUI-Inspire-Pack and set [normalizer] strategy = "inspire".',
         )
 
 
@@ -113,14 +123,22 @@ def _about_thresholds(
             f"which is always. Pins keep the models of the prompts that come through here; those of others go.",
             f"{remedy} if prompts reach it by other ways too: then it keeps models until {_gb(kept_free)} are left, "
             f"enough for the next one.",
+            Severity.HINT,
         )
 
 
 def _about_groups(
     flags: UpstreamFlags, machine: Machine, limits: Limits, groups: Sequence[Group], files: Mapping[str, int]
 ) -> Iterator[Advice]:
-    for found in unmatched_globs(groups, files) if files else ():
-        yield Advice(f"{found}.", "Correct the glob, or take it out.")
+    unmatched = unmatched_globs(groups, files) if files else ()
+    lost = {group.name for group in groups if set(group.models) == {u.glob for u in unmatched if u.group == group.name}}
+    for found in unmatched:
+        nothing_left = found.group in lost
+        yield Advice(
+            f"{found}." if not nothing_left else f"{found}: the group is empty.",
+            "Correct the glob, or take out the group." if nothing_left else "Correct the glob, or take it out.",
+            Severity.ERROR if nothing_left else Severity.PROBLEM,
+        )
     promised = {
         group.name: sum(size for name, size in files.items() if group.matches_name(name))
         for group in groups
@@ -140,6 +158,7 @@ def _about_groups(
             f"{_gb(machine.ram)}, less {_gb(ram_reserve(machine, limits))} of reserve and {_gb(PROCESS_OVERHEAD)} for "
             f"the system and ComfyUI, and pins at most {_gb(budget.pins)}.",
             'Mark fewer models "always", raise [pins] ram_share, or add memory.',
+            Severity.ERROR,
         )
 
 

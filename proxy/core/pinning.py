@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from normalizer import Chain
 from normalizer.models import ModelRef, ModelSet
-from proxy.core.budget import Budget, Lesson, Limits, Machine, allowed_pins, make_budget, most_bytes
+from proxy.core.budget import Budget, Lesson, Limits, Machine, allowed_pins, make_budget, most_bytes, ram_reserve
 from proxy.core.eviction import Candidate, PinPlan, plan
 from proxy.core.evidence import Ending, PromptEnded, ResidencyEvent, UpstreamDied, UpstreamStarted
 from proxy.core.flags import Overlap, UpstreamFlags
@@ -23,19 +23,18 @@ class PinPlanner:
 
     def __init__(self, residency: Residency, limits: Limits, groups: Sequence[Group]) -> None:
         self.residency = residency
-        self._limits = limits
-        self._groups = groups
+        self.limits = limits
+        """What the operator allows; may be set anew."""
+        self.groups = groups
+        """What the operator says of models that belong together; may be set anew."""
         self._flags = UpstreamFlags()
         self._machine = Machine(0, 0)
         self._lesson = Lesson()
         self._kept: dict[ModelSet, float] = {}
         self._since = 0.0
         """When this ComfyUI was first seen, in monotonic seconds."""
-
-    @property
-    def groups(self) -> Sequence[Group]:
-        """The operator's groups."""
-        return self._groups
+        self.last_plan = PinPlan()
+        """What was chosen last, and why."""
 
     def keep(self, models: ModelSet, until: float) -> None:
         """Carry the chains of these components along until then (monotonic seconds), however little they are used."""
@@ -44,12 +43,12 @@ class PinPlanner:
     @property
     def budget(self) -> Budget:
         """What one prompt and its pins may take now."""
-        budget = make_budget(self._machine, self._flags, self._limits, self.residency.usage(), self._lesson)
+        budget = make_budget(self._machine, self._flags, self.limits, self.residency.usage(), self._lesson)
         return replace(budget, lingering=self.residency.lingering)
 
     def handle(self, event: ResidencyEvent, now: float) -> None:
         """Take in one event: learn from trouble, then let the residency see it."""
-        allowed = allowed_pins(self._machine, self._flags, self._limits)
+        allowed = allowed_pins(self._machine, self._flags, self.limits)
         match event:
             case UpstreamStarted(flags=flags, machine=machine):
                 self._flags, self._machine, self._since = flags, machine, now
@@ -63,9 +62,10 @@ class PinPlanner:
                 pass
         self.residency.handle(event, now)
 
-    def limit(self, limits: Limits) -> None:
-        """The operator has other limits now."""
-        self._limits = limits
+    @property
+    def ram_reserve(self) -> int:
+        """Bytes of RAM that stay free."""
+        return ram_reserve(self._machine, self.limits)
 
     def plan(
         self, candidates: Iterable[Candidate], own: Sequence[Chain], foresight: Sequence[ModelSet], now: float
@@ -80,7 +80,9 @@ class PinPlanner:
         """
         self._kept = {models: until for models, until in self._kept.items() if until > now}
         known = [self._judged(item, alive=self.residency.will_hold(item.chain)) for item in candidates]
-        return plan(known, own, self.budget, foresight, self._groups, self.residency.sizes.bytes_of, now)
+        size_of = self.residency.sizes.bytes_of
+        self.last_plan = plan(known, own, self.budget, foresight, self.groups, size_of, now)
+        return self.last_plan
 
     def _judged(self, item: Candidate, *, alive: bool) -> Candidate:
         kept = any(item.chain.models and item.chain.models <= models for models in self._kept)
@@ -91,8 +93,8 @@ class PinPlanner:
         store = self.residency.shared
         there = store.refs()
         known = [self._judged(item, alive=not there.isdisjoint(item.chain.models)) for item in candidates]
-        budget = replace(self.budget, chains=self._limits.max_chains, lingering=frozenset())
-        made = plan(known, (), budget, (), self._groups, self.residency.sizes.bytes_of, now)
+        budget = replace(self.budget, chains=self.limits.max_chains, lingering=frozenset())
+        made = plan(known, (), budget, (), self.groups, self.residency.sizes.bytes_of, now)
         why_not = {ref: reason.text for reason in made.reasons if not reason.kept for ref in reason.models}
         return keys_to_let_go(store, made.chosen, why_not, self._since, now)
 
@@ -103,6 +105,8 @@ class PinPlanner:
         what is kept. `POST /free` with `free_memory`, sent before the prompt, takes effect before it.
         """
         overlap = self._flags.overlap
+        if self.residency.coming:
+            return False  # it would be freed before those that wait there run, and not before this one
         there = self.residency.there_then
         wanted = frozenset[ModelRef]().union(*(chain.models for chain in own))
         size_of = self.residency.sizes.bytes_of

@@ -64,6 +64,7 @@ class Residency:
         self.sizes = sizes
         self.shared = SharedStore()
         """What shared loaders keep, whatever becomes of the node cache."""
+        self.costs = costs
         self._judge = Judge(sizes, costs)
         self._flags = UpstreamFlags()
         self._machine = Machine(0, 0)
@@ -76,6 +77,7 @@ class Residency:
         self._last_used: dict[ModelRef, float] = {}
         self._host_ram_free: int | None = None
         self._free_later: ModelsFreed | None = None
+        self._last_own: ModelSet = frozenset()
 
     # Answers
 
@@ -125,6 +127,26 @@ class Residency:
         """The components that stay whether they are pinned or not: newer results displace them, or they are let go."""
         cached = self._cache.refs() if self._flags.cache is CacheMode.LRU else frozenset()
         return cached | self.shared.refs()
+
+    @property
+    def coming(self) -> tuple[ModelSet, ...]:
+        """The components of the prompts that wait at ComfyUI, in the order in which they were sent."""
+        return tuple(frozenset(flight.own.values()) for flight in self._flights.values() if not flight.started)
+
+    @property
+    def lives(self) -> bool:
+        """Whether ComfyUI holds anything, as far as is known."""
+        return bool(self._cache.refs())
+
+    @property
+    def holds_pins(self) -> bool:
+        """Whether ComfyUI holds components that its last prompt did not need itself."""
+        return not self._cache.refs() <= self._last_own
+
+    @property
+    def may_be_hot(self) -> bool:
+        """Whether anything may lie in VRAM."""
+        return any(self.tier(ref) in {Tier.HOT, Tier.UNKNOWN} for ref in self._cache.refs())
 
     @property
     def running_with_pins(self) -> bool:
@@ -229,6 +251,7 @@ class Residency:
         if flight.started:
             return
         flight.started = True
+        self._last_own = frozenset(flight.own.values())
         flight.predicted = {ref: self.tier(ref) for ref in flight.own.values()}
         flight.held = frozenset(filter(self._cache.holds, flight.own))
         flight.known = self._cache.refs() & frozenset(flight.own.values())

@@ -1,7 +1,6 @@
 """The proxy's own routes, all under `/comfykeep/`: what it does, and the switch that takes it out of the picture."""
 
 import json
-from dataclasses import asdict
 from typing import Any
 
 from aiohttp import web
@@ -16,26 +15,6 @@ class Control:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-
-    async def status(self, _request: web.Request) -> web.StreamResponse:
-        """`GET /comfykeep/status`."""
-        upstream = self._engine.upstream
-        return web.json_response(
-            {
-                "mode": self._engine.mode,
-                "upstream": {
-                    "url": upstream.client.base_url,
-                    "up": self._engine.feed.up,
-                    "version": upstream.stats.version if upstream.stats else None,
-                },
-                "slow_pins": [
-                    {"models": sorted(ref.label for ref in pin.models), "seconds": pin.seconds}
-                    for pin in upstream.start_delays.slow
-                ],
-                "health": asdict(self._engine.health),
-                "totals": asdict(self._engine.totals),
-            }
-        )
 
     async def get_mode(self, _request: web.Request) -> web.StreamResponse:
         """`GET /comfykeep/mode`."""

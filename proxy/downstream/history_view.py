@@ -33,7 +33,7 @@ class HistoryView:
             answer = await self._engine.upstream.client.get(raw_target(request), request_headers(request.raw_headers))
             return await respond(request, answer)  # ComfyUI says what is wrong with it
         theirs = await self._theirs()
-        theirs = theirs if shows_warmups(request) else clients_history(theirs)
+        theirs = theirs if shows_warmups(request) else clients_history(theirs, self._engine.records.rerunning)
         # what ComfyUI may have of a prompt that waits here is a run that is repeated
         theirs = {key: entry for key, entry in theirs.items() if held.holding.get(key) is None}
         merged = list((await held.history.besides(theirs) | theirs).items())

@@ -43,7 +43,7 @@ class JobsView:
             return await respond(request, answer)
         sent = {item.prompt_id for item in held.holding.at_comfyui()}
         hidden = frozenset[str]() if shows_warmups(request) else self._engine.warming.traces.hidden
-        jobs = clients_jobs(answer.json(), hidden)["jobs"]
+        jobs = clients_jobs(answer.json(), hidden, self._engine.records.rerunning)["jobs"]
         listed = (job for job in jobs if job["id"] in sent or held.holding.get(job["id"]) is None)
         theirs = {job["id"]: job for job in await self._restored.restore_jobs(list(listed))}
         ours = list(_queued(held.holding, theirs))

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from normalizer import EXTRA_DATA_KEY, WayBack, mentions_sent_id
 from proxy.downstream.answers import raw_target, respond
-from proxy.downstream.hidden import clients_history, clients_jobs, clients_queue, shows_warmups
+from proxy.downstream.hidden import clients_history, clients_job, clients_jobs, clients_queue, shows_warmups
 from proxy.engine import Engine
 from proxy.engine.sender import with_body
 from proxy.upstream.client import Answer
@@ -52,7 +52,8 @@ class Restored:
         """`GET /history` and `GET /history/{prompt_id}`; `fallback` is given where ComfyUI has nothing."""
         if shows_warmups(request):
             return await self._give(request, restore_history, fallback)
-        return await self._give(request, lambda history: restore_history(clients_history(history)), fallback)
+        rerunning = self._engine.records.rerunning
+        return await self._give(request, lambda history: restore_history(clients_history(history, rerunning)), fallback)
 
     async def jobs(self, request: web.Request) -> web.StreamResponse:
         """`GET /api/jobs`: the list has no `extra_data`, so the way back is looked up."""
@@ -60,7 +61,7 @@ class Restored:
         body = _decoded(answer)
         hidden = frozenset[str]() if shows_warmups(request) else self._engine.warming.traces.hidden
         if answer.ok and (mentions_sent_id(body) or any(prompt_id.encode() in body for prompt_id in hidden)):
-            parsed = clients_jobs(json.loads(body), hidden)
+            parsed = clients_jobs(json.loads(body), hidden, self._engine.records.rerunning)
             parsed["jobs"] = await self.restore_jobs(parsed["jobs"])
             answer = _encoded(answer, parsed)
         return await respond(request, answer)
@@ -70,7 +71,8 @@ class Restored:
         answer = await self._ask(request)
         body = _decoded(answer)
         if answer.ok and (_mentions_us(body) or mentions_sent_id(body)):
-            answer = _encoded(answer, await self._job(json.loads(body)))
+            job = clients_job(json.loads(body), self._engine.records.rerunning)
+            answer = _encoded(answer, await self._job(job))
         return await respond(request, answer)
 
     async def restore_jobs(self, jobs: list[Any]) -> list[Any]:

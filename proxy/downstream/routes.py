@@ -9,6 +9,7 @@ from proxy.downstream.queue_control import QueueControl
 from proxy.downstream.queue_view import QueueView
 from proxy.downstream.restored import Restored
 from proxy.downstream.sockets import Sockets
+from proxy.downstream.status import StatusView
 from proxy.downstream.submit import Submit
 from proxy.engine import Engine
 
@@ -32,7 +33,7 @@ def add_routes(app: web.Application, engine: Engine, sockets: Sockets) -> None:
     app.router.add_post("/api/jobs/cancel", jobs.cancel_several)
     app.router.add_get("/api/jobs/{job_id}", jobs.one, allow_head=False)
     app.router.add_post("/api/jobs/{job_id}/cancel", jobs.cancel)
-    app.router.add_get("/comfykeep/status", control.status)
+    app.router.add_get("/comfykeep/status", StatusView(engine).show)
     app.router.add_get("/comfykeep/mode", control.get_mode)
     app.router.add_put("/comfykeep/mode", control.set_mode)
     app.router.add_get("/comfykeep/prompts/{prompt_id}", control.prompt)

@@ -91,6 +91,7 @@ class Bookkeeping:
         """An event of its run came, and its timeline has taken it in."""
         record.steps.handle(kind, data, now)
         if kind == "execution_start":
+            record.disk_bytes = self._upstream.memory.disk_bytes()
             self._upstream.planner.handle(PromptStarted(record.prompt_id), now)
         elif kind == "execution_cached":
             self._upstream.planner.handle(NodesCached(record.prompt_id, _in_stable_ids(record).cached), now)
@@ -111,6 +112,13 @@ class Bookkeeping:
                 WORTH,
             )
 
+    def ran_out(self, record: Record, now: float) -> None:
+        """A run of it ended for want of memory, and there will be another."""
+        timeline = _in_stable_ids(record)
+        self._upstream.planner.handle(
+            PromptEnded(record.prompt_id, Ending.OUT_OF_MEMORY, timeline.node_seconds, _uses(record)), now
+        )
+
     def close(self, record: Record, outcome: Outcome, now: float) -> None:
         """It ended, as seen in its events."""
         timeline = self._with_handed_over(record.prompt_id, _in_stable_ids(record))
@@ -120,7 +128,10 @@ class Bookkeeping:
             self.totals.add(account)
         self._upstream.chain_book.loaded({i.ref: i.seconds for i in account.loaded if i.seconds is not None})
         self._upstream.planner.handle(
-            PromptEnded(record.prompt_id, _ending(record, outcome), timeline.node_seconds, _uses(record)), now
+            PromptEnded(
+                record.prompt_id, _ending(record, outcome), timeline.node_seconds, _uses(record), self._read(record)
+            ),
+            now,
         )
         log.info("%s", describe(record, account, outcome))
 
@@ -129,6 +140,11 @@ class Bookkeeping:
         thought = self._upstream.planner.residency.handed_over(prompt_id)
         found = {node_id for node_id in thought if handed_over(thought, node_id, timeline.node_seconds)}
         return replace(timeline, cached=timeline.cached | found)
+
+    def _read(self, record: Record) -> int | None:
+        """Bytes that ComfyUI's process has read from disk since this prompt started."""
+        now = self._upstream.memory.disk_bytes()
+        return None if now is None or record.disk_bytes is None else max(0, now - record.disk_bytes)
 
 
 def _ending(record: Record, outcome: Outcome) -> Ending:

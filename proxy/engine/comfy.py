@@ -4,26 +4,26 @@ There is one of these today. Everything that will differ between several GPUs si
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from normalizer import Chain, ModelSet, Normalized, Schema, SharedLoaders
 from proxy.core.account import LoadBook
-from proxy.core.budget import Limits, Machine
+from proxy.core.budget import Machine
 from proxy.core.chain_book import ChainBook
 from proxy.core.costs import LoadCosts, ResidentCosts
-from proxy.core.evidence import ModelsFreed, SizesRead, UpstreamDied, UpstreamStarted
+from proxy.core.evidence import MemoryRead, ModelsFreed, PromptStarted, SizesRead, UpstreamDied, UpstreamStarted
 from proxy.core.flags import CacheMode, UpstreamFlags
 from proxy.core.letting_go import LetGo
 from proxy.core.pinning import PinPlanner
-from proxy.core.residency import Residency
-from proxy.core.sizes import Sizes
+from proxy.core.release import Idleness, Release, Releases
 from proxy.core.start_delays import StartDelays, kind_of
 from proxy.core.strategy import Strategy
+from proxy.engine.memory import MemoryWatch
 from proxy.errors import UpstreamError
 from proxy.upstream.client import UpstreamClient
 from proxy.upstream.schema import SchemaKeeper
-from proxy.upstream.stats import StatsReader, SystemStats
+from proxy.upstream.stats import SystemStats
 
 log = logging.getLogger(__name__)
 
@@ -37,21 +37,26 @@ class Upstream:
         self,
         client: UpstreamClient,
         schema: SchemaKeeper,
-        stats: StatsReader,
-        limits: Limits,
+        memory: MemoryWatch,
+        planner: PinPlanner,
+        releases: Releases,
         strategy: Strategy = Strategy.PINS,
     ) -> None:
         self.client = client
         self.schema = schema
+        self.memory = memory
+        self.planner = planner
+        self.releases = releases
+        self.idle_since: float | None = None
+        """Since when its queue has been empty, in monotonic seconds; None while it is not, or nobody knows."""
         self.stats: SystemStats | None = None
+        self.machine = Machine(0, 0)
+        """The memory that ComfyUI may use; none until it has told."""
         self.chain_book = ChainBook()
         self.load_book = LoadBook()
         self.start_delays = StartDelays()
-        self.costs = LoadCosts()
-        self.planner = PinPlanner(Residency(Sizes(), self.costs), limits, ())
         self.strategy = strategy
         """What the operator wants; see `shared_loaders`."""
-        self._reader = stats
         self._looked_through: Schema | None = None
         self._shared_loaders = SharedLoaders()
 
@@ -61,9 +66,9 @@ class Upstream:
         return self.stats.flags if self.stats else UpstreamFlags()
 
     @property
-    def machine(self) -> Machine:
-        """The memory that ComfyUI may use; none until it has told."""
-        return self.stats.machine if self.stats else Machine(0, 0)
+    def costs(self) -> LoadCosts:
+        """What loading is known to cost."""
+        return self.planner.residency.costs
 
     @property
     def body_limit(self) -> int:
@@ -98,13 +103,60 @@ class Upstream:
         Raises:
             UpstreamError: when it went away again.
         """
-        self.stats = await self._reader.read()
+        stats = await self.memory.reader.read()
+        self.machine = await self.memory.settle(stats)
+        self.stats = stats
         self.planner.handle(UpstreamStarted(self.flags, self.machine, fresh), now)
         try:
-            self.planner.handle(SizesRead(await self._reader.read_sizes()), now)
+            self.planner.handle(SizesRead(await self.memory.reader.read_sizes()), now)
         except UpstreamError as error:
             log.info("file sizes are not to be had, so models count as large: %s", error)
         await self.schema.load()
+
+    async def watch_memory(self, clock: Callable[[], float], on_release: Callable[[Release], None]) -> None:
+        """Take in readings of its memory until cancelled; `clock` gives monotonic seconds.
+
+        `on_release` is told what is to be freed, whenever it is time for that.
+        """
+
+        def take(reading: MemoryRead) -> None:
+            self.planner.handle(reading, clock())
+            release = self.releases.decide(reading, self._idleness(), self.planner.ram_reserve, clock())
+            if release is not None:
+                on_release(release)
+
+        await self.memory.run(take, has_gpu=self.stats is not None and self.stats.vram is not None)
+
+    def _idleness(self) -> Idleness | None:
+        residency = self.planner.residency
+        if self.idle_since is None or not residency.lives:
+            return None
+        return Idleness(self.idle_since, residency.holds_pins, residency.may_be_hot)
+
+    def queued(self, remaining: int, now: float) -> None:
+        """ComfyUI's queue holds so many prompts now, the running one among them."""
+        self.memory.set_busy(remaining > 0)
+        if remaining:
+            self.idle_since = None
+        elif self.idle_since is None:
+            self.idle_since = now
+
+    async def make_room(self, own: Sequence[Chain], now: float) -> None:
+        """Have memory freed before a prompt with these chains, if it would not fit beside what is there."""
+        if self.stats is not None and self.planner.must_free(own):
+            whole = ModelsFreed(unload_models=True, free_memory=True)
+            await self.release(Release(whole, "the next prompt does not fit beside what is kept"), now)
+
+    async def release(self, release: Release, now: float) -> None:
+        """Tell ComfyUI to free memory; it does so between two prompts. Where it does not answer, that is all."""
+        wanted = {"unload_models": release.what.unload_models, "free_memory": release.what.free_memory}
+        try:
+            await self.client.post_json("/free", wanted)
+        except UpstreamError as error:
+            log.info("memory is not freed: %s", error)
+            return
+        log.info("ComfyUI was told to free %s: %s", "memory" if release.what.free_memory else "VRAM", release.reason)
+        self.freed(release.what, now)
 
     def lost(self, now: float) -> None:
         """ComfyUI is gone, and with it everything it held."""
@@ -112,6 +164,11 @@ class Upstream:
         self.load_book.disturb()
         self.start_delays = StartDelays()
         self.schema.forget()
+
+    def ran_foreign(self, prompt_id: str, now: float) -> None:
+        """A prompt that did not come through here runs: what it leaves nobody knows."""
+        self.planner.handle(PromptStarted(prompt_id), now)
+        self.load_book.disturb()
 
     def freed(self, event: ModelsFreed, now: float) -> None:
         """Somebody told ComfyUI to free memory."""

@@ -94,7 +94,11 @@ class Direct:
         record = parcel.record
         try:
             await self._sockets.hold(record, parcel.submission)
-            answer = await self._sender.send(parcel, self._upstream.pins_for(parcel.normalized, (), self._clock()))
+            # One that goes in front is followed by those that wait there; behind all others nobody knows what comes.
+            foresight = self._upstream.planner.residency.coming if parcel.original.payload.get("front") else ()
+            await self._upstream.make_room(parcel.normalized.chains, self._clock())
+            pins = self._upstream.pins_for(parcel.normalized, foresight, self._clock())
+            answer = await self._sender.send(parcel, pins)
         except BaseException as error:
             record.fail(error)
             self._forget(record)

@@ -14,6 +14,7 @@ from proxy.core.events import Outcome
 from proxy.core.evidence import ModelsFreed
 from proxy.core.health import Health
 from proxy.core.mode import Mode
+from proxy.core.release import Release
 from proxy.core.stall import Stall
 from proxy.engine.arrival import Arrival
 from proxy.engine.bookkeeping import Bookkeeping, Totals
@@ -27,8 +28,9 @@ from proxy.engine.passing import Passing
 from proxy.engine.queue import HeldQueue, OpenQueue, Parts
 from proxy.engine.records import Record, Records
 from proxy.engine.recovery import read_history_entry
-from proxy.engine.sender import Sender
-from proxy.engine.submission import Draft, Submission, draft, parse
+from proxy.engine.rerun import Reruns
+from proxy.engine.sender import Parcel, Sender
+from proxy.engine.submission import Draft, Place, Submission, draft, parse
 from proxy.engine.unpacking import unpacked
 from proxy.engine.warming import Warming
 from proxy.engine.watch import Watch
@@ -86,6 +88,15 @@ class Engine:
         self._observer.own_id = self.feed.own_id
         self._sockets = ClientSockets(self.feed)
         self._sender = Sender(upstream, self.feed.own_id, self._about_to_send)
+        self._reruns = Reruns(
+            self._sender,
+            pinned_bytes=upstream.planner.residency.pinned_bytes,
+            ran_out=lambda record: self._books.ran_out(record, clock()),
+            spawn=lambda run: self._tasks.spawn(self.departure.accompany(run), "run a prompt again"),
+            give_up=self._show_failure,
+            wall=wall,
+        )
+        self._observer.takes_again = self._reruns.take
         self._watch = Watch(
             upstream.client,
             self.records,
@@ -93,6 +104,7 @@ class Engine:
             ended=self.ended,
             gone=self.forget,
             witness=self.feed.witness,
+            foreign=self._ran_foreign,
         )
         self.warming = Warming(
             upstream,
@@ -145,6 +157,7 @@ class Engine:
             clock=clock,
             learned=self._learned,
         )
+        self._polling: asyncio.Task[None] | None = None
 
     @property
     def totals(self) -> Totals:
@@ -184,6 +197,7 @@ class Engine:
         if not await self.departure.patiently(self.feed.close()):
             await self.feed.close(grace=0)
         await self._tasks.close()
+        self.upstream.memory.close()
         if self.held is not None:
             await self.held.close()
 
@@ -316,12 +330,18 @@ class Engine:
             None if self.held is None else self.held.caretaker.upkeep.poisoned,
         )
 
-    def _about_to_send(self, record: Record, prompt: Mapping[str, Any]) -> None:
-        self._books.sent(record, prompt, self._clock())
+    def _about_to_send(self, parcel: Parcel, place: Place | None, prompt: Mapping[str, Any]) -> None:
+        self._books.sent(parcel.record, prompt, self._clock())
+        self._reruns.sent(parcel, place)
+
+    def _show_failure(self, record: Record, frames: Iterable[Delivery]) -> None:
+        self.feed.deliver(frames)
+        self.ended(record, Outcome.ERROR)
 
     def forget(self, record: Record) -> None:
         """ComfyUI refused it, or does not have it any more."""
         self.records.drop(record.prompt_id)
+        self._reruns.forget(record.prompt_id)
         self._books.withdrawn(record, self._clock())
         self._sockets.release(record)
         self.warming.gone(record)
@@ -355,14 +375,29 @@ class Engine:
             self._arrival.end()
             self._observer.running = None
             self._left_behind.clear()
+            self._stop_polling()
             self.upstream.lost(self._clock())
             if self.held is not None:
                 self.held.lost()
             self.warming.lost()
 
     def _learned(self) -> None:
+        self._stop_polling()
+        self._polling = self._tasks.spawn(self.upstream.watch_memory(self._clock, self._release), "read memory")
         self.warming.learned()
         self.learned()
+
+    def _stop_polling(self) -> None:
+        if self._polling is not None:
+            self._polling.cancel()
+
+    def _ran_foreign(self, prompt_id: str) -> None:
+        self.upstream.ran_foreign(prompt_id, self._clock())
+
+    def _release(self, release: Release) -> None:
+        coming = self.warming.busy or (self.held is not None and bool(self.held.holding.sent()))
+        if not coming and self.mode is not Mode.OBSERVE:
+            self._tasks.spawn(self.upstream.release(release, self._clock()), "free memory")
 
     def _remaining(self) -> int:
         if self.held is None:
@@ -374,11 +409,12 @@ class Engine:
 
     def _queue_changed(self, remaining: int) -> None:
         self._watch.changed(remaining)
+        self.upstream.queued(remaining, self._clock())
 
     def _seen(self, record: Record, kind: str, data: Mapping[str, Any]) -> None:
         self._books.seen(record, kind, data, self._clock())
         self.warming.seen(record, kind, data)
-        if self.held is not None:
+        if self.held is not None and record.rerun is None:
             self.held.seen(record, kind, data)
 
     def ended(self, record: Record, outcome: Outcome) -> None:
@@ -388,6 +424,7 @@ class Engine:
         record.timeline.outcome = record.timeline.outcome or outcome
         self._books.close(record, outcome, self._clock())
         self.records.finish(record.prompt_id)
+        self._reruns.forget(record.prompt_id)
         if self.held is None or not self.held.finished(record, outcome):
             self._sockets.release(record)
         self.warming.ended(record)

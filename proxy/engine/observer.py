@@ -14,7 +14,7 @@ from typing import Any
 
 from normalizer import WayBack, mentions_sent_id
 from proxy.core.events import Outcome
-from proxy.engine.records import Handling, Record, Records
+from proxy.engine.records import Handling, Record, Records, Rerun
 from proxy.engine.twins import Twins
 from proxy.upstream.attachment import Delivery
 from proxy.wire.frames import (
@@ -60,6 +60,8 @@ class FrameObserver:
         self.remaining = 0
         self.visible: Callable[[int], int] = int
         """How many of the prompts in ComfyUI's queue are clients'."""
+        self.takes_again: Callable[[Record], bool] = lambda _: False
+        """Whether a prompt whose run has just ended is to run once more, so that this is not its end."""
         self._records = records
         self._clock = clock
         self._on_event = on_event
@@ -81,11 +83,26 @@ class FrameObserver:
             return () if client_id == self.own_id else (Delivery(frame, client_id),)
         if message.type == "status":
             return self._held_status(client_id, message) if self.holds else self._status(client_id, message)
+        again = self._again(message)
         record = self._take_in(client_id, message)
+        deliveries = self._deliveries(client_id, message, record)
+        again = again or self._again(message)
+        if again is None:
+            return deliveries
+        again.held_back += deliveries
+        return ()
+
+    def _again(self, message: Message) -> Rerun | None:
+        """The second run of a prompt, as long as its client is to hear nothing of it."""
+        data = message.data if isinstance(message.data, dict) else {}
+        record = self._records.get(data.get("prompt_id"))
+        return None if record is None or record.rerun is None or record.rerun.started else record.rerun
+
+    def _deliveries(self, client_id: str, message: Message, record: Record | None) -> Iterable[Delivery]:
         restored = self._restored(message, record)
         if message.type in _FOR_NOBODY:
             return () if client_id == self.own_id or restored is None else (Delivery(restored, client_id),)
-        return self._route(client_id, frame, restored)
+        return self._route(client_id, message.raw, restored)
 
     def executing(self, client_id: str) -> str | None:
         """The node that runs now for this client, in its own terms; None if none of its prompts runs."""
@@ -126,9 +143,12 @@ class FrameObserver:
             self.running = record
             self._for_all = record.broadcast
             self._twins.forget(client_id)
+            if record.rerun is not None:
+                record.rerun.started = True
         elif ended:
             self.running = None if self.running is record else self.running
-            self._on_end(record, record.timeline.outcome or Outcome.ERROR)
+            if not self.takes_again(record):
+                self._on_end(record, record.timeline.outcome or Outcome.ERROR)
         return record
 
     def _status(self, client_id: str, message: Message) -> Iterable[Delivery]:

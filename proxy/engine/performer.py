@@ -131,6 +131,7 @@ class Performer:
             await self._sockets.hold(parcel.record, parcel.submission)
             if connection != self.connection:
                 return None
+            await self._upstream.make_room(parcel.normalized.chains, self._clock())
             pins = self._upstream.pins_for(parcel.normalized, self._foresight(), self._clock())
             answer = await self._post(self._sender.send(parcel, pins, place))
         except UpstreamError as error:

@@ -19,6 +19,7 @@ from normalizer.models import ModelRef
 from proxy.core.account import Account
 from proxy.core.evidence import Part, StepClock
 from proxy.core.timeline import Timeline
+from proxy.upstream.attachment import Delivery
 from proxy.upstream.client import Answer
 
 FINISHED_KEPT = 1000
@@ -60,6 +61,20 @@ class Archive:
 
 
 @dataclass(slots=True)
+class Rerun:
+    """The second run of a prompt whose first ran out of memory."""
+
+    first: Timeline
+    """The course of the first run."""
+    held_back: list[Delivery] = field(default_factory=list)
+    """What its client was to be sent since the first run failed."""
+    accepted: bool = False
+    """ComfyUI has it in its queue again."""
+    started: bool = False
+    """From here on its client hears of it again."""
+
+
+@dataclass(slots=True)
 class Record:
     """One prompt, from before it is sent until it is forgotten."""
 
@@ -85,6 +100,9 @@ class Record:
     """The nodes that compute with models, by id as ComfyUI knows it: their class, and what they compute with."""
     timeline: Timeline = field(default_factory=Timeline)
     steps: StepClock = field(default_factory=StepClock)
+    disk_bytes: int | None = None
+    """What ComfyUI's process had read from disk when it started; None where nobody counts."""
+    rerun: Rerun | None = None
     account: Account | None = None
     answer: "asyncio.Future[Answer] | None" = None
     """What the client was told; a second submission of the same id is told the same."""
@@ -170,6 +188,16 @@ class Records:
     def acknowledged(self) -> int:
         """How many unfinished prompts ComfyUI is known to have."""
         return sum(record.acknowledged for record in self._open.values())
+
+    @property
+    def open(self) -> int:
+        """How many prompts are unfinished, those that are only just being sent among them."""
+        return len(self._open)
+
+    @property
+    def rerunning(self) -> frozenset[str]:
+        """The prompts whose first run failed, and whose second has not ended: the failure is not for clients."""
+        return frozenset(prompt_id for prompt_id, record in self._open.items() if record.rerun is not None)
 
     def unfinished(self) -> Iterator[Record]:
         """The prompts whose end has not been seen, oldest first."""

@@ -51,7 +51,7 @@ class Sender:
         self,
         upstream: Upstream,
         own_client_id: str,
-        about_to_send: Callable[[Record, Mapping[str, Any]], None],
+        about_to_send: Callable[[Parcel, Place | None, Mapping[str, Any]], None],
     ) -> None:
         """`about_to_send` is told the prompt as ComfyUI will get it; its first events may come before the answer."""
         self._upstream = upstream
@@ -98,7 +98,7 @@ class Sender:
         record.keys = cache_keys(carried.prompt)
         record.pins = tuple(chain for chain in pins if not pinned.isdisjoint(chain.nodes))
         record.archive = Archive.of(original.prompt, carried.prompt, carried.changes)
-        self._about_to_send(record, carried.prompt)
+        self._about_to_send(parcel, place, carried.prompt)
         try:
             return await self._upstream.client.post(parcel.submission.target, body, _headers(parcel)), way_back
         except UpstreamError as error:

@@ -166,6 +166,11 @@ class Warming:
         holding = self._holding()
         return holding is not None and bool(holding.scheduler.context.pauses)
 
+    @property
+    def busy(self) -> bool:
+        """Whether a client or a warm-up has just come, and is not at ComfyUI yet."""
+        return self._arriving > 0 or self._flight is not None
+
     # -- from the engine -----------------------------------------------------------------------------------------
 
     def recovered(self, record: Record) -> None:

@@ -82,6 +82,7 @@ class WarmupSender:
             self._records.add(record)
             self._traces.sent(record.prompt_id)
             parcel = Parcel(Submission("/prompt", (), b"", "utf-8"), original, look.normalized, look.schema, record)
+            await self._upstream.make_room(look.normalized.chains, self._clock())
             pins = self._upstream.pins_for(look.normalized, (), self._clock())
             number = _BEHIND - priority
             answer = await self._sender.send(parcel, pins, Place(number, number, int(self._wall() * 1000)))

@@ -15,7 +15,7 @@ from proxy.core import events as ev
 from proxy.core.events import Outcome
 from proxy.core.jobs import State
 from proxy.engine.holding import Holding
-from proxy.engine.records import Handling, Record, Records
+from proxy.engine.records import Handling, Record, Records, Rerun
 from proxy.engine.recovery import Queue, read_history_entry, read_queue
 from proxy.errors import UpstreamError
 from proxy.tasks import Tasks
@@ -38,10 +38,12 @@ class Watch:
         ended: Callable[[Record, Outcome], None],
         gone: Callable[[Record], None],
         witness: Callable[[], Callable[[], Awaitable[bool]]],
+        foreign: Callable[[str], None],
     ) -> None:
         """`ended` is told of a prompt that ended without an event, `gone` of one that ComfyUI no longer has at all.
 
         `witness` is asked before a look; what it gives tells afterwards whether ComfyUI has been the same process.
+        `foreign` is told once of each prompt that runs and did not come through here.
         """
         self.holding: Holding | None = None
         self._client = client
@@ -52,12 +54,14 @@ class Watch:
         self._witness = witness
         self._looking = False
         self._again = False
+        self._foreign_runs = foreign
         self._foreign: set[str] = set()
+        self._foreign_running: frozenset[str] = frozenset()
 
     def changed(self, remaining: int) -> None:
         """ComfyUI's queue has changed; it holds `remaining` prompts."""
-        if self.holding is None and remaining >= self._records.acknowledged:
-            return  # nothing can be missing, and nobody needs to know whose they are
+        if self.holding is None and self._records.acknowledged <= remaining <= self._records.open:
+            return  # nothing can be missing, and none can be foreign
         if self._looking:
             self._again = True
             return
@@ -81,16 +85,19 @@ class Watch:
         Raises:
             UpstreamError: when ComfyUI does not answer.
         """
-        suspects = [record for record in self._records.unfinished() if record.acknowledged]
-        believed, same = self._believed(), self._witness()
+        suspects = [(record, record.rerun) for record in self._records.unfinished() if record.acknowledged]
+        believed = {prompt_id: (sent_at, self._rerun(prompt_id)) for prompt_id, sent_at in self._believed().items()}
+        same = self._witness()
         queue = await read_queue(self._client)
-        for record in suspects:
-            if record.prompt_id not in queue.ids and record.timeline.outcome is None:
+        for record, rerun in suspects:
+            if record.prompt_id not in queue.ids and record.timeline.outcome is None and _at_rest(record, rerun):
                 await self._settle(record)
+        self._look_for_foreign(queue)
         if self.holding is not None:
             self._tell_of_foreign(self.holding, queue)
-            for prompt_id, sent_at in believed.items():
-                if prompt_id not in queue.ids:
+            for prompt_id, (sent_at, rerun) in believed.items():
+                known = self._records.get(prompt_id)
+                if prompt_id not in queue.ids and (known is None or _at_rest(known, rerun)):
                     await self._settle_held(self.holding, prompt_id, sent_at, same)
         return queue
 
@@ -100,6 +107,10 @@ class Watch:
             return {}
         jobs = self.holding.scheduler.context.ledger.at_comfyui()
         return {job.prompt_id: job.sent_at for job in jobs if job.state in _CONFIRMED}
+
+    def _rerun(self, prompt_id: str) -> Rerun | None:
+        record = self._records.get(prompt_id)
+        return None if record is None else record.rerun
 
     async def _settle(self, record: Record) -> None:
         if self.holding is not None and self.holding.get(record.prompt_id) is not None:
@@ -135,6 +146,12 @@ class Watch:
         record = self._records.get(prompt_id)
         return record is not None and record.handling is Handling.WARMUP
 
+    def _look_for_foreign(self, queue: Queue) -> None:
+        running = frozenset(item[1] for item in queue.running if self._records.get(item[1]) is None)
+        for prompt_id in running - self._foreign_running:
+            self._foreign_runs(prompt_id)
+        self._foreign_running = running
+
     def _tell_of_foreign(self, holding: Holding, queue: Queue) -> None:
         running = {item[1] for item in queue.running}
         present = {item for item in queue.ids if holding.get(item) is None and not self._is_warmup(item)}
@@ -143,3 +160,8 @@ class Watch:
         for prompt_id in present:
             holding.tell(ev.ForeignSeen(prompt_id, prompt_id in running))
         self._foreign = present
+
+
+def _at_rest(record: Record, rerun: Rerun | None) -> bool:
+    """Whether it was at ComfyUI all the while, and is not just being sent there again; `rerun` is as it was before."""
+    return record.rerun is rerun and (rerun is None or rerun.accepted)

@@ -74,6 +74,15 @@ def resident_bytes(url: str, root: Path = _ROOT) -> int | None:
     return None
 
 
+def total_ram(root: Path = _ROOT) -> int:
+    """The RAM of this machine, as any program on it sees it.
+
+    Raises:
+        ReadingFailed: this is no Linux.
+    """
+    return _host_memory(root)[0]
+
+
 def read_ram(pid: int | None, limit: int | None, root: Path = _ROOT) -> RamReading:
     """The RAM that ComfyUI may use: the least of host, control group and configured limit.
 

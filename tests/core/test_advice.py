@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.core.advice import Advice, advise
+from proxy.core.advice import Advice, Severity, advise
 from proxy.core.budget import Limits, Machine
 from proxy.core.flags import GB, CacheMode, UpstreamFlags, VramMode
 from proxy.core.groups import Group, Keep
@@ -82,6 +82,15 @@ def test_always_groups_that_cannot_fit_come_with_the_arithmetic() -> None:
 def test_a_file_in_two_groups_counts_once() -> None:
     groups = [Group("one", ("*",), Keep.ALWAYS), Group("two", ("*",), Keep.ALWAYS)]
     assert about(CLASSIC, Machine(80 * GB, 80 * GB), *groups) == []
+
+
+def test_a_group_that_matches_nothing_is_an_error_and_a_single_glob_is_not() -> None:
+    groups = (Group("stills", ("flx.safetensors", "flux.safetensors")), Group("films", ("wann.safetensors",)))
+    advice = advise(CLASSIC, ROOMY, Limits(), groups, FILES)
+    assert [(each.severity, "flx" in each.problem, "nearest: wan" in each.problem) for each in advice] == [
+        (Severity.PROBLEM, True, False),
+        (Severity.ERROR, False, True),
+    ]
 
 
 def test_a_typo_in_a_glob() -> None:

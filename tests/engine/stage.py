@@ -19,6 +19,7 @@ from proxy.config import (
     PinsSection,
     ProxySection,
     QueueSection,
+    ResidencySection,
     UpstreamSection,
 )
 from proxy.core.mode import Mode
@@ -124,6 +125,7 @@ class Stage:
     upstream: Mapping[str, Any]
     strategy: Strategy = Strategy.PINS
     pins: PinsSection = field(default_factory=PinsSection)
+    residency: ResidencySection = field(default_factory=ResidencySection)
     relay: Relay = field(init=False)
     client: Client = field(init=False)
     proxy: app.Running = field(init=False)
@@ -139,6 +141,7 @@ class Stage:
             pins=self.pins,
             normalizer=NormalizerSection(strategy=self.strategy),
             queue=self.queue,
+            residency=self.residency,
             journal=JournalSection(path=str(self.folder / "journal.sqlite3")),
         )
         self.proxy = await self._stack.enter_async_context(app.running(config))
@@ -195,7 +198,7 @@ class Stage:
 
 
 @asynccontextmanager
-async def staged(
+async def staged(  # noqa: PLR0913 - whatever a test wants otherwise
     mode: Mode = Mode.PINS,
     folder: Path = Path("unused"),
     *,
@@ -203,15 +206,23 @@ async def staged(
     strategy: Strategy = Strategy.PINS,
     pins: PinsSection | None = None,
     upstream: Mapping[str, Any] | None = None,
+    residency: ResidencySection | None = None,
     script: Script = pass_all,
+    gate: Gate | None = None,
     **simulated: Any,
 ) -> AsyncIterator[Stage]:
     """A proxy that knows its ComfyUI; `folder` takes the journal of the mode `full`, `script` steers the relay,
     and `upstream` has more keys of that section of the configuration."""
-    gate = Gate()
+    gate = gate or Gate()
     settings = {"models": MODELS, "time_scale": math.inf, "before_node": gate, **simulated}
     async with Simulator(SimulatorConfig(**settings)) as comfy, Client(comfy.url) as direct:
-        settled = (queue or QueueSection(), upstream or {}, strategy, pins or PinsSection())
+        settled = (
+            queue or QueueSection(),
+            upstream or {},
+            strategy,
+            pins or PinsSection(),
+            residency or ResidencySection(),
+        )
         stage = Stage(comfy, direct, gate, mode, folder, *settled)
         try:
             await stage.start(script)

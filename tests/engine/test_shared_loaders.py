@@ -6,10 +6,13 @@ from typing import Any
 
 import pytest
 
+from proxy.app import memory_watch
 from proxy.config import NormalizerSection
+from proxy.core.advice import Advice, Severity
+from proxy.core.budget import Limits
 from proxy.core.mode import Mode
 from proxy.core.strategy import Strategy
-from proxy.engine.report import survey
+from proxy.engine.report import Report, Wanted, survey
 from simulator.config import CacheMode
 from tests.contract.prompts import Prompt, link, node
 from tests.engine.stage import MB, Stage, encode, fresh_id, staged
@@ -23,6 +26,17 @@ NONE: dict[str, Any] = {"cache": CacheMode.NONE, "inspire_pack": True, "models":
 SIX_FILES = [
     "a.safetensors", "clip_l.safetensors", "t5xxl.safetensors", "b.safetensors", "unet_a.safetensors",
 ]  # fmt: skip
+
+
+async def look(stage: Stage, strategy: Strategy) -> Report:
+    client = stage.proxy.engine.upstream.client
+    memory = memory_watch(stage.proxy.config, client)
+    return await survey(client, memory, Wanted(Limits(), (), strategy), (), ())
+
+
+def problems(report: Report) -> list[Advice]:
+    """What `comfykeep check` has to say, hints aside."""
+    return [problem for problem in report.problems if problem.severity is not Severity.HINT]
 
 
 def both_kinds(text: str) -> list[Prompt]:
@@ -132,23 +146,21 @@ async def test_without_the_pack_it_says_so_and_pins() -> None:
         for name in ("a", "b", "a"):
             await stage.client.run(encode(name, fresh_id()), socket)
         assert stage.loads == ["a.safetensors", "b.safetensors"]
-        report = await survey(stage.proxy.engine.upstream.client, (), (), Strategy.INSPIRE)
-        assert [problem.what for problem in report.problems] == [
+        assert [problem.problem for problem in problems(await look(stage, Strategy.INSPIRE))] == [
             '[normalizer] strategy = "inspire", but this ComfyUI has no shared loaders: models are pinned instead.'
         ]
-        assert not (await survey(stage.proxy.engine.upstream.client, (), (), Strategy.PINS)).problems
+        assert not problems(await look(stage, Strategy.PINS))
 
 
 async def test_check_finds_nothing_wrong_with_shared_loaders_and_no_cache() -> None:
     async with staged(strategy=Strategy.INSPIRE, **NONE) as stage:
-        client = stage.proxy.engine.upstream.client
-        report = await survey(client, (), (), Strategy.INSPIRE)
-        assert not report.problems
+        report = await look(stage, Strategy.INSPIRE)
+        assert not problems(report)
         assert list(report.lines())[-1] == (
             "Sent as Inspire's shared loaders: CLIPLoader, CheckpointLoaderSimple, DualCLIPLoader, UNETLoader"
         )
-        (problem,) = (await survey(client, (), (), Strategy.PINS)).problems
-    assert "--cache-none" in problem.what
+        (problem,) = problems(await look(stage, Strategy.PINS))
+    assert "--cache-none" in problem.problem
     assert '"inspire"' in problem.remedy
 
 
