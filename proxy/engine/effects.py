@@ -95,7 +95,8 @@ class Effects:
                 question = self._dispatch(held, noted, self.performer.connection)
                 self._ask(question, ev.DispatchUnclear(held.prompt_id))
             case do.Recall():
-                self._ask(self.performer.recall(held.prompt_id))
+                job = self.ledger.jobs[held.prompt_id]
+                self._ask(self._recall(held, self._note(held, job.state)))
             case do.Locate():
                 self._ask(self.performer.locate(held))
             case _:
@@ -106,6 +107,12 @@ class Effects:
         if noted is not None:
             await asyncio.wait([noted], timeout=_PATIENCE)
         return await self.performer.dispatch(held, self._shown(held), connection)
+
+    async def _recall(self, held: Held, noted: "asyncio.Future[None] | None") -> ev.Event | None:
+        """Take it back when that is written down: at a start, what is missing would be taken for removed."""
+        if noted is not None:
+            await asyncio.wait([noted], timeout=_PATIENCE)
+        return await self.performer.recall(held.prompt_id)
 
     def _ask(self, question: Coroutine[Any, Any, ev.Event | None], unclear: ev.Event | None = None) -> None:
         """Tell the answer when it comes; `unclear` where a fault of ours keeps it from coming."""

@@ -1,5 +1,6 @@
 """Whoever dies, the proxy or ComfyUI or both: what was accepted runs, in its order, and once if possible."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -202,3 +203,29 @@ async def test_comfyui_dies_before_the_history_of_a_run_was_copied(tmp_path: Pat
         assert [kind for kind, _ in entry["status"]["messages"]] == [kind for kind, _ in real["status"]["messages"]]
         assert entry["outputs"] == real["outputs"]
         assert entry["meta"] == real["meta"]
+
+
+async def test_killed_between_a_recall_and_the_news_of_it(tmp_path: Path) -> None:
+    """ComfyUI does not have it any more, by our own doing: it is no prompt that somebody removed."""
+    async with staged(Mode.FULL, tmp_path) as stage:
+        running, recalled = await stage.blocker(), (await accepted(stage, 1))[0]
+        await until(lambda: stage.pending() == [recalled], "the staged one")
+        deleted = asyncio.Event()
+
+        async def swallow(asked: Asked) -> Fate:
+            if asked.is_("POST", "/queue"):
+                await stage.direct.post("/queue", {"delete": [recalled]})
+                deleted.set()
+                await asyncio.Event().wait()
+            return Fate.PASSED
+
+        stage.relay.script = swallow
+        urgent = {"prompt": encode("c", "urgent"), "prompt_id": fresh_id()}
+        submitting = asyncio.create_task(stage.post("/prompt", urgent, X_Comfykeep_Priority="5"))
+        await deleted.wait()
+        await stage.kill()
+        await asyncio.gather(submitting, return_exceptions=True)
+        await stage.start()
+        stage.gate.open()
+        entries = await stage.ended(running, recalled)
+        assert [entry["status"]["status_str"] for entry in entries] == ["success"] * 2
