@@ -6,7 +6,7 @@ into models, get ids that follow from what they load. Everything else stays as i
 passes unchanged.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -37,7 +37,8 @@ class Normalized:
 
     `chains` are the loader chains of the nodes that run, for other prompts to carry; `models` all components that the
     prompt needs; `own` its chain nodes by stable id, as a pin would carry them; `standing` those of these ids under
-    which the rewritten prompt really holds them (not where the client's ids are kept).
+    which the rewritten prompt really holds them (not where the client's ids are kept); `missing` the ids that its links
+    name and no node has: whatever stood there would be taken for what the client has forgotten.
     """
 
     prompt: dict[str, Any]
@@ -46,6 +47,7 @@ class Normalized:
     models: ModelSet
     own: Mapping[str, dict[str, Any]] = field(default_factory=dict, repr=False)
     standing: frozenset[str] = field(default=frozenset(), repr=False)
+    missing: frozenset[str] = field(default=frozenset(), repr=False)
 
     @cached_property
     def changes(self) -> tuple[Change, ...]:
@@ -66,11 +68,11 @@ def normalize(prompt: Mapping[str, Any], schema: Schema) -> Normalized:
     rename = not any(_may_look_ids_up(name, schema) for name in {node.class_type for node in nodes.values()})
     members = find_members(nodes, schema, reached.validated, drop=rename)
     if rename:
-        ids = _assign(members, prompt, kept=_oddly_linked(graph, schema))
+        ids = _assign(members, (*prompt, *graph.missing), kept=_oddly_linked(graph, schema))
         sent = {node_id: new for node_id, new in ids.items() if new != node_id}
         offered = ids
     else:
-        ids, sent = _assign(members, {}, kept=frozenset()), {}
+        ids, sent = _assign(members, (), kept=frozenset()), {}
         offered = {node_id: new for node_id, new in ids.items() if "UNIQUE_ID" not in members[node_id].cls.hidden}
     dropped = {node_id: member.dropped for node_id, member in members.items() if member.dropped}
     own = {ids[node_id]: record(member, ids) for node_id, member in members.items() if node_id in ids}
@@ -83,6 +85,7 @@ def normalize(prompt: Mapping[str, Any], schema: Schema) -> Normalized:
         models=frozenset(refs.values()),
         own=own,
         standing=frozenset(new for node_id, new in ids.items() if rename or new == node_id),
+        missing=graph.missing,
     )
 
 
@@ -97,8 +100,10 @@ def _oddly_linked(graph: Graph, schema: Schema) -> frozenset[str]:
     return frozenset(odd.source for odd in graph.odd if odd.input in schema.classes[odd.class_type].inputs)
 
 
-def _assign(members: Mapping[str, Member], prompt: Mapping[str, Any], *, kept: frozenset[str]) -> dict[str, str]:
-    """Give each chain node its stable id, except those in `kept`; no id is given that another node of the prompt keeps.
+def _assign(members: Mapping[str, Member], named: Iterable[str], *, kept: frozenset[str]) -> dict[str, str]:
+    """Give each chain node its stable id, except those in `kept`; no id is given that stays in use.
+
+    `named` are the ids in use: of the nodes, and those that links name though no node has them.
 
     Equal nodes are numbered by their exact signature, then by their place in the prompt, so that neither renaming nor
     (for nodes that differ at all) reordering the client's graph changes an id.
@@ -108,7 +113,7 @@ def _assign(members: Mapping[str, Member], prompt: Mapping[str, Any], *, kept: f
         if node_id not in kept:
             groups.setdefault(member.key, []).append(member)
     taken = {
-        node_id for node_id in prompt if node_id.startswith(PREFIX) and (node_id in kept or node_id not in members)
+        node_id for node_id in named if node_id.startswith(PREFIX) and (node_id in kept or node_id not in members)
     }
     while full := [key for key, group in groups.items() if len(group) + _siblings(key, taken) > ORDINALS]:
         for key in full:

@@ -2,7 +2,8 @@
 
 ComfyUI marks the outputs of every node that a prompt holds, wired or not (`execution.py`, `set_prompt`), and drops or
 releases the others. A pin must not be able to fail or change the prompt that carries it: validation looks at the class
-of every node, so a class that is gone is left out; an output node would run; and two nodes of one id cannot be.
+of every node, so a class that is gone is left out; an output node would run; two nodes of one id cannot be; and a link
+that leads nowhere must not find a pin.
 """
 
 from collections.abc import Mapping, Sequence
@@ -67,7 +68,7 @@ def _sound(
     for node_id, record in chain.nodes.items():
         cls = schema.get(record["class_type"])
         links = {value[0] for value in record["inputs"].values() if is_link(value)}
-        if cls is None or not cls.pinnable or not links <= usable:
+        if cls is None or not cls.pinnable or not links <= usable or node_id in normalized.missing:
             continue
         if node_id not in prompt:
             added[node_id] = record

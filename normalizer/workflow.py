@@ -46,10 +46,14 @@ class OddLink(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """The nodes of a prompt by id, without what does not look like one, and the odd links among them."""
+    """The nodes of a prompt by id, without what does not look like one, and the odd links among them.
+
+    `missing` are the ids that links of either kind name and nothing in the prompt has.
+    """
 
     nodes: dict[str, Node]
     odd: tuple[OddLink, ...]
+    missing: frozenset[str]
 
 
 def is_link(value: Any) -> bool:
@@ -77,7 +81,8 @@ def read_graph(prompt: Any) -> Graph:
             class_type, inputs = raw.get("class_type"), raw.get("inputs")
             if isinstance(class_type, str) and isinstance(inputs, dict):
                 nodes[node_id] = Node(node_id, place, class_type, inputs, raw, _links(class_type, inputs, odd))
-    return Graph(nodes, tuple(odd))
+    named = {link.source for node in nodes.values() for link in node.links}.union(link.source for link in odd)
+    return Graph(nodes, tuple(odd), frozenset(named.difference(prompt)))
 
 
 def _links(class_type: str, inputs: dict[str, Any], odd: list[OddLink]) -> tuple[Link, ...]:

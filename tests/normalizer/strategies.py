@@ -119,13 +119,17 @@ _EXTRAS: st.SearchStrategy[dict[str, Any]] = st.sampled_from(
 
 
 def _links(ids: list[str], place: int, *, odd: bool) -> st.SearchStrategy[Any]:
-    """Mostly a link to an earlier node; now and then none, or one to itself, onwards, to nowhere, or a bad one."""
+    """Mostly a link to an earlier node; now and then none, or one to itself, onwards, to nowhere, or a bad one.
+
+    Nowhere can have an id that the normalizer gives: the client took a node out of a prompt that a file had carried.
+    """
     slots = st.integers(0, 2)
     earlier = st.tuples(st.sampled_from(ids[:place]), slots).map(list) if place else st.none()
     if not odd:
         return st.one_of(*[earlier] * 5, st.none())
-    anywhere = st.tuples(st.sampled_from([*ids, "nowhere"]), st.one_of(slots, st.sampled_from([0.0, True, -1])))
-    bad = st.sampled_from(ids).flatmap(
+    named = [*ids, "nowhere", *STABLE]
+    anywhere = st.tuples(st.sampled_from(named), st.one_of(slots, st.sampled_from([0.0, True, -1])))
+    bad = st.sampled_from(named).flatmap(
         lambda node_id: st.sampled_from([[node_id, "0"], [node_id], [1, 0], {"__value__": [node_id, 0]}])
     )
     return st.one_of(*[earlier] * 8, st.none(), anywhere.map(list), bad)

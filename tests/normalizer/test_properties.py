@@ -45,7 +45,15 @@ def without_junk(prompt: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
+MISSING = {
+    "1": node("CheckpointLoaderSimple", ckpt_name="m1"),
+    "2": node("Sink", model=[STABLE[0], 0], clip={"__value__": [STABLE[0], 1]}),
+}
+"""Two links lead to a node that is not there, and whose id the other would be given if it were free."""
+
+
 @settings(max_examples=150, deadline=None)
+@example(MISSING)
 @given(prompts())
 def test_the_way_back_leads_back(prompt: dict[str, Any]) -> None:
     before = json.dumps(prompt)
@@ -86,6 +94,7 @@ def test_signatures_are_those_of_the_client_without_junk(prompt: dict[str, Any])
 
 
 @settings(max_examples=100, deadline=None)
+@example({"1": MISSING["1"], "2": node("Sink", model=["1", 0])}, MISSING)
 @given(prompts(), prompts())
 def test_equal_stays_equal_and_different_stays_different(one: dict[str, Any], other: dict[str, Any]) -> None:
     """Across two prompts, for every node whose ancestry names no id and carries no junk."""
@@ -117,6 +126,7 @@ BADLY_LINKED = {
     ALONE, [{**SALTED, "3": node("PromptReader", node_id="1")}, {**SALTED, "1": node("SelfLoader", name="m1", salt=2)}]
 )
 @example(ALONE, [BADLY_LINKED])
+@example({"2": MISSING["2"]}, [{"1": MISSING["1"], "2": node("Sink", model=["1", 0])}])
 @given(prompts(readers=False), st.lists(prompts(), max_size=3))
 def test_pins_change_no_key_and_hold_the_key_of_what_ran(prompt: dict[str, Any], others: list[dict[str, Any]]) -> None:
     mine = normalize(prompt, SCHEMA)
