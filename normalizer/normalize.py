@@ -112,9 +112,7 @@ def _assign(members: Mapping[str, Member], named: Iterable[str], *, kept: frozen
     for node_id, member in members.items():
         if node_id not in kept:
             groups.setdefault(member.key, []).append(member)
-    taken = {
-        node_id for node_id in named if node_id.startswith(PREFIX) and (node_id in kept or node_id not in members)
-    }
+    taken = {node_id for node_id in named if node_id.startswith(PREFIX) and (node_id in kept or node_id not in members)}
     while full := [key for key, group in groups.items() if len(group) + _siblings(key, taken) > ORDINALS]:
         for key in full:
             taken.update(member.node.id for member in groups.pop(key))

@@ -26,10 +26,6 @@ LATE = 0.25
 TWICE = 2
 """Slow starts before anything is done: one may be a machine that was busy."""
 
-WORTH = 16
-"""A pin may cost every prompt this part of what loading its models takes: as many prompts as there may be pins can
-pass before it is needed again."""
-
 KINDS = 256
 """Kinds of prompts whose starts are remembered at most, and for each"""
 PIN_SETS = 64
@@ -79,15 +75,10 @@ class StartDelays:
         """The chains that were found to be slow."""
         return tuple(self._slow.values())
 
-    def objection(self, key: str, kind: int, load_seconds: float | None) -> str | None:
-        """Why a chain is not to be carried by a prompt of this kind; None if nothing speaks against it.
-
-        `load_seconds` is what loading its models again costs, None where nobody has timed it.
-        """
+    def objection(self, key: str, kind: int) -> str | None:
+        """Why a chain is not to be carried by a prompt of this kind; None if nothing speaks against it."""
         found = self._slow.get(key)
         if found is not None:
-            if load_seconds is not None and found.seconds < load_seconds / WORTH:
-                return None
             return f"its IS_CHANGED makes every prompt start {found.seconds:.2f} s later"
         if key not in self._doubted:
             return None

@@ -18,7 +18,7 @@ from proxy.core.evidence import (
     consumers,
 )
 from proxy.core.judge import handed_over
-from proxy.core.start_delays import WORTH, Start, kind_of
+from proxy.core.start_delays import Start, kind_of
 from proxy.core.timeline import Timeline
 from proxy.engine.comfy import Upstream
 from proxy.engine.records import Handling, Record
@@ -106,10 +106,9 @@ class Bookkeeping:
         if slow is not None:
             log.warning(
                 "carrying %s makes every prompt start %.2f s later, because of its IS_CHANGED; from now on it is left"
-                " out, unless loading it takes %d times as long",
+                " out",
                 ", ".join(sorted(ref.label for ref in slow.models)) or "a chain without files",
                 slow.seconds,
-                WORTH,
             )
 
     def ran_out(self, record: Record, now: float) -> None:

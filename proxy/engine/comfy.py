@@ -185,7 +185,7 @@ class Upstream:
             return ()
         kind = kind_of(normalized.prompt, frozenset())
         candidates = [
-            replace(item, objection=self.start_delays.objection(item.chain.key, kind, item.load_seconds))
+            replace(item, objection=self.start_delays.objection(item.chain.key, kind))
             for item in self.chain_book.candidates()
         ]
         return self.planner.plan(candidates, normalized.chains, foresight, now).chosen

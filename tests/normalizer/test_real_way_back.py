@@ -85,13 +85,22 @@ def seen(frame: Event | Binary) -> Any:
 
 
 def comparable(told: Any) -> str:
-    """JSON with keys in order; numbers of the queue and ids of prompts and clients differ between any two runs."""
+    """JSON with keys in order; numbers of the queue and ids of prompts and clients differ between any two runs.
 
-    def without_numbers(value: Any) -> Any:
+    So does the order of the ids in an error: ComfyUI lists them as they come out of a set.
+    """
+
+    def settled(key: str, item: Any) -> Any:
+        if key in {"number", "priority", "execution_duration"}:
+            return "<n>"
+        if key in {"executed", "current_outputs"} and isinstance(item, list):
+            return sorted(item)
+        return without_chance(item)
+
+    def without_chance(value: Any) -> Any:
         if isinstance(value, dict):
-            counted = {"number", "priority", "execution_duration"}
-            return {key: "<n>" if key in counted else without_numbers(item) for key, item in value.items()}
-        return [without_numbers(item) for item in value] if isinstance(value, list) else value
+            return {key: settled(key, item) for key, item in value.items()}
+        return [without_chance(item) for item in value] if isinstance(value, list) else value
 
     told = json.loads(json.dumps(told))
     if isinstance(told, dict) and "history" in told:
@@ -99,7 +108,7 @@ def comparable(told: Any) -> str:
         told["history"]["prompt"][0] = type(number).__name__
         for name in ("outputs", "meta"):  # 0.3.64 lists them as they come out of a set of ids
             told["history"][name] = dict(sorted(told["history"][name].items()))
-    return json.dumps(without_numbers(normalise(told)), indent=1)
+    return json.dumps(without_chance(normalise(told)), indent=1)
 
 
 @asynccontextmanager
