@@ -107,7 +107,7 @@ def _pass_on(frame: str, way_back: WayBack) -> str:
     if not mentions_sent_id(frame):
         return frame
     event = json.loads(frame)
-    return json.dumps({**event, "data": way_back.event(event["type"], event["data"])})
+    return json.dumps({**event, "data": way_back.event(event["data"])})
 
 
 def _times(work: Callable[[], object], seconds: float) -> list[float]:

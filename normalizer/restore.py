@@ -196,9 +196,8 @@ class WayBack:
                 stack.extend(item)
         return self._pins & found
 
-    def event(self, type_: str, data: Any) -> Any:
-        """Restore the data of an event; None if it is about a pin, and so none of the client's business."""
-        del type_  # every event is restored alike: custom nodes invent their own
+    def event(self, data: Any) -> Any:
+        """Restore the data of an event of any type; None if it is about a pin, and so none of the client's business."""
         if isinstance(data, Mapping) and any(self.is_pin(data.get(key)) for key in _NODE_KEYS):
             return None
         return self.value(data)

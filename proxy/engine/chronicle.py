@@ -27,7 +27,7 @@ class Chronicle:
 
     def note(self, kind: str, data: Mapping[str, Any], way_back: WayBack | None) -> None:
         """An event of its run, as ComfyUI sent it; `execution_start` begins a run anew."""
-        restored = way_back.event(kind, data) if way_back else data
+        restored = way_back.event(data) if way_back else data
         if restored is None:
             return
         if kind == "execution_start":

@@ -186,7 +186,7 @@ class FrameObserver:
         way_back = _way_back(record)
         if way_back is None or not mentions_sent_id(message.raw):
             return message.raw
-        data = way_back.event(message.type, message.data)
+        data = way_back.event(message.data)
         return None if data is None else build_text(message.type, data)
 
     def _route_binary(self, client_id: str, frame: bytes) -> Iterable[Delivery]:
@@ -211,7 +211,7 @@ def restore_binary(frame: BinaryFrame, way_back: WayBack) -> bytes | None:
         text = way_back.text(frame.text.decode(errors="surrogateescape")).encode(errors="surrogateescape")
         return ProgressText(way_back.node_id(frame.node_id), text).build()
     if isinstance(frame, PreviewWithMetadata):
-        metadata = way_back.event("preview", frame.metadata)
+        metadata = way_back.event(frame.metadata)
         return None if metadata is None else replace(frame, metadata=metadata).build()
     return frame.build()
 

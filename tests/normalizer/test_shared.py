@@ -225,7 +225,7 @@ def test_an_error_of_the_shared_loader_is_the_clients_loaders() -> None:
         "current_inputs": {"model_name": ["unet_a.safetensors"], "key_opt": ["k"]},
         "current_outputs": [CHECKPOINT],
     }
-    assert BACK.event("execution_error", data) == {
+    assert BACK.event(data) == {
         "prompt_id": "p",
         "node_id": "5",
         "node_type": "UNETLoader",
@@ -240,7 +240,7 @@ def test_an_error_of_the_shared_loader_is_the_clients_loaders() -> None:
 
 def test_an_error_without_inputs_gets_none() -> None:
     data = {"node_id": UNET, "node_type": SHARED_DIFFUSION_MODEL, "current_inputs": {}}
-    assert BACK.event("execution_error", data) == {"node_id": "5", "node_type": "UNETLoader", "current_inputs": {}}
+    assert BACK.event(data) == {"node_id": "5", "node_type": "UNETLoader", "current_inputs": {}}
 
 
 def test_validation_errors_name_the_clients_inputs() -> None:
@@ -262,7 +262,7 @@ def test_validation_errors_name_the_clients_inputs() -> None:
 
 def test_other_nodes_errors_are_left_alone() -> None:
     data = {"node_id": "6", "node_type": "Sink", "current_inputs": {"model_name": ["x"]}}
-    assert BACK.event("execution_error", data) == data
+    assert BACK.event(data) == data
 
 
 def test_an_entry_of_the_pack_that_is_no_loader_is_not_asked() -> None:
