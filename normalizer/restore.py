@@ -69,8 +69,8 @@ class WayBack:
     `ids` maps sent ids to the client's; `pins` are the ids of nodes that are ours; `dropped` what was taken out of a
     node's inputs, by the client's id; `exchanged` what was sent as another class, by the sent id. `added` are dotted
     names within `extra_data` of what the proxy put there (`"client_id"`, `"extra_pnginfo"`, `"extra_pnginfo.prompt"`).
-    `number`, `prompt_id` and `create_time` (ms since the epoch) are what the client shall read where the proxy sent
-    others; None leaves ComfyUI's.
+    `number` and `create_time` (ms since the epoch) are what the client shall read where the proxy sent others; None
+    leaves ComfyUI's.
     """
 
     ids: Mapping[str, str] = field(default_factory=dict)
@@ -79,7 +79,6 @@ class WayBack:
     exchanged: Mapping[str, Exchanged] = field(default_factory=dict)
     added: tuple[str, ...] = ()
     number: float | None = None
-    prompt_id: str | None = None
     create_time: int | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -101,7 +100,7 @@ class WayBack:
             }
         if self.added:
             made["added"] = list(self.added)
-        for name in ("number", "prompt_id", "create_time"):
+        for name in ("number", "create_time"):
             if (value := getattr(self, name)) is not None:
                 made[name] = value
         return made
@@ -127,7 +126,6 @@ class WayBack:
                 },
                 added=tuple(_checked(name, str) for name in data.get("added", ())),
                 number=_checked(data.get("number"), int, float, NoneType),
-                prompt_id=_checked(data.get("prompt_id"), str, NoneType),
                 create_time=_checked(data.get("create_time"), int, NoneType),
             )
         except (AttributeError, TypeError, ValueError):
@@ -160,7 +158,7 @@ class WayBack:
         return SENT_ID.sub(lambda match: self.ids.get(match[0], match[0]), text)
 
     def value(self, value: Any) -> Any:
-        """Restore any JSON: ids as values, keys and within texts, pins taken out, the client's prompt id."""
+        """Restore any JSON: ids as values, keys and within texts, pins taken out."""
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, list):
@@ -209,7 +207,7 @@ class WayBack:
         number, prompt_id, prompt, extra_data, *rest = item
         return [
             number if self.number is None else self.number,
-            self.prompt_id or prompt_id,
+            prompt_id,
             self.prompt(prompt),
             self.extra_data(extra_data),
             *self.value(rest),
@@ -231,8 +229,6 @@ class WayBack:
             restored["workflow"] = {key: parts.get(key, self.value)(item) for key, item in workflow.items()}
         if "priority" in restored and self.number is not None:
             restored["priority"] = self.number
-        if "id" in restored and self.prompt_id is not None:
-            restored["id"] = self.prompt_id
         if "create_time" in restored and self.create_time is not None:
             restored["create_time"] = self.create_time
         return restored
@@ -290,8 +286,6 @@ class WayBack:
         for key, item in (self._own_classes(value) if self.exchanged else value).items():
             if key in _LEFT_ALONE:
                 entries[key] = item
-            elif key == "prompt_id" and self.prompt_id is not None and isinstance(item, str):
-                entries[key] = self.prompt_id
             elif not self.is_pin(key):
                 entries[self.text(key)] = self.value(item)
         return entries

@@ -77,9 +77,9 @@ def test_an_answer_that_blames_a_pin(error: dict[str, Any]) -> None:
 def test_a_good_answer_shows_the_clients_number() -> None:
     body = {"prompt_id": PROMPT_ID, "number": 1e15, "node_errors": {}}
     assert BACK.submission_answer(body) == body
-    ours = replace(BACK, number=7, prompt_id="theirs")
-    assert json.dumps(ours.submission_answer(body)) == '{"prompt_id": "theirs", "number": 7, "node_errors": {}}'
-    assert json.dumps(replace(BACK, number=7.0).submission_answer(body)["number"]) == "7.0"
+    assert replace(BACK, number=7).submission_answer(body) == {**body, "number": 7}
+    shown = [replace(BACK, number=number).submission_answer(body)["number"] for number in (7, 7.0)]
+    assert json.dumps(shown) == "[7, 7.0]"
     assert BACK.submission_answer(None) is None
 
 
@@ -163,7 +163,7 @@ def test_history_entries() -> None:
 
 
 def test_jobs_of_the_list() -> None:
-    way_back = replace(BACK, number=2, create_time=5, prompt_id="theirs")
+    way_back = replace(BACK, number=2, create_time=5)
     job = {
         "id": PROMPT_ID,
         "status": "failed",
@@ -176,7 +176,6 @@ def test_jobs_of_the_list() -> None:
     }
     assert way_back.job(job) == {
         **job,
-        "id": "theirs",
         "priority": 2,
         "create_time": 5,
         "execution_error": {"node_id": "4", "executed": [], "traceback": ["t"]},

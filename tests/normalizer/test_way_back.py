@@ -40,7 +40,6 @@ def test_the_way_back_is_small() -> None:
         ),
         added=st.lists(st.sampled_from(["client_id", "extra_pnginfo"]), max_size=2).map(tuple),
         number=st.one_of(st.none(), st.integers(), st.floats(allow_nan=False)),
-        prompt_id=st.one_of(st.none(), st.text(max_size=3)),
         create_time=st.one_of(st.none(), st.integers()),
     )
 )
@@ -66,7 +65,6 @@ def test_it_survives_the_journey(way_back: WayBack) -> None:
         {"v": 1, "dropped": {"a": [["x"]]}},
         {"v": 1, "dropped": {"a": [["x", "y", "z"]]}},
         {"v": 1, "number": "7"},
-        {"v": 1, "prompt_id": 7},
         {"v": 1, "create_time": "now"},
     ],
 )
