@@ -33,7 +33,8 @@ from proxy.upstream.client import Answer
 log = logging.getLogger(__name__)
 
 _PATIENCE = 1.0
-"""Seconds that a dispatch waits for the journal: one that cannot be written must not stop the queue."""
+"""Seconds that a dispatch waits for the journal, and an interruption for what is to be out before it: one that cannot
+be written, or does not answer, must not stop the rest."""
 _TOLD_BY_COMFYUI = frozenset({Code.DONE, Code.RUN_FAILED, Code.INTERRUPTED})
 """Ends that ComfyUI itself tells the client; all others but a cancellation are ours to tell."""
 
@@ -63,11 +64,13 @@ class Effects:
     ran: Callable[[Held], None]
     ended: Callable[[Held, Ending], None]
     _deleted: list[str] = field(default_factory=list)
+    _recalls: set[asyncio.Task[None]] = field(default_factory=set)
+    """What is being taken out of ComfyUI's queue."""
 
     def perform(self, command: do.Command) -> None:
         """Carry out a command; what takes time goes on after the return."""
         if isinstance(command, do.Interrupt):
-            self.tasks.spawn(self.performer.interrupt(command.prompt_id), "interrupt")
+            self.tasks.spawn(self._interrupt(command.prompt_id), "interrupt")
             return
         held = self.prompts.get(command.prompt_id)
         if held is None:
@@ -96,7 +99,9 @@ class Effects:
                 self._ask(question, ev.DispatchUnclear(held.prompt_id))
             case do.Recall():
                 job = self.ledger.jobs[held.prompt_id]
-                self._ask(self._recall(held, self._note(held, job.state)))
+                recall = self._ask(self._recall(held, self._note(held, job.state)))
+                self._recalls.add(recall)
+                recall.add_done_callback(self._recalls.discard)
             case do.Locate():
                 self._ask(self.performer.locate(held))
             case _:
@@ -114,7 +119,15 @@ class Effects:
             await asyncio.wait([noted], timeout=_PATIENCE)
         return await self.performer.recall(held.prompt_id)
 
-    def _ask(self, question: Coroutine[Any, Any, ev.Event | None], unclear: ev.Event | None = None) -> None:
+    async def _interrupt(self, prompt_id: str | None) -> None:
+        """Stop what runs; what a client has cancelled before it must not start because of that."""
+        if self._recalls:
+            await asyncio.wait(self._recalls, timeout=_PATIENCE)
+        await self.performer.interrupt(prompt_id)
+
+    def _ask(
+        self, question: Coroutine[Any, Any, ev.Event | None], unclear: ev.Event | None = None
+    ) -> asyncio.Task[None]:
         """Tell the answer when it comes; `unclear` where a fault of ours keeps it from coming."""
 
         async def report() -> None:
@@ -126,7 +139,7 @@ class Effects:
             if event is not None:
                 self.tell(event)
 
-        self.tasks.spawn(report(), "ask ComfyUI")
+        return self.tasks.spawn(report(), "ask ComfyUI")
 
     def adopt(self, held: Held, number: float) -> None:
         """Write down a prompt that ComfyUI has, tell its client, and look where it is."""
