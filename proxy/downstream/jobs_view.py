@@ -10,7 +10,6 @@ from typing import Any
 
 from aiohttp import web
 
-from proxy.core import events as ev
 from proxy.core.jobs import RUNS, State
 from proxy.downstream.answers import raw_target, respond
 from proxy.downstream.hidden import clients_jobs, shows_warmups
@@ -67,7 +66,7 @@ class JobsView:
         held, job_id = self._engine.held, request.match_info["job_id"]
         if held is None or held.holding.get(job_id) is None:
             return await respond(request, await self._forward(request))
-        held.holding.tell(ev.CancelRequested(job_id))
+        await held.holding.delete(job_id, interrupt=True)
         return web.json_response({"cancelled": True})
 
     async def cancel_several(self, request: web.Request) -> web.StreamResponse:
@@ -78,7 +77,7 @@ class JobsView:
             return await respond(request, await self._forward(request))
         ours = [job_id for job_id in job_ids if held.holding.get(job_id) is not None]
         for job_id in ours:
-            held.holding.tell(ev.CancelRequested(job_id))
+            await held.holding.delete(job_id, interrupt=True)
         others = [job_id for job_id in job_ids if job_id not in ours]
         answer = await self._engine.upstream.client.post_json("/api/jobs/cancel", {"job_ids": others})
         if not answer.ok and not (ours and answer.status in _NOT_THERE):

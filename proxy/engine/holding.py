@@ -87,11 +87,14 @@ class Holding:
             self._changed()
         return True
 
-    async def delete(self, prompt_id: str) -> None:
-        """Take a prompt out unless it runs; returns when it is out, as ComfyUI's own deletion does."""
+    async def delete(self, prompt_id: str, *, interrupt: bool = False) -> None:
+        """Take a prompt out; returns when it is out, as ComfyUI's own deletion does.
+
+        One that runs is left to, or with `interrupt` told to stop, for which nobody waits.
+        """
         held = self.prompts.get(prompt_id)
         if held is not None:
-            self.tell(ev.CancelRequested(prompt_id, interrupt=False))
+            self.tell(ev.CancelRequested(prompt_id, interrupt=interrupt))
             await self._out(held)
 
     async def clear(self) -> None:
