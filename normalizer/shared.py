@@ -20,6 +20,7 @@ from normalizer.inputs import Form, InputSpec
 from normalizer.normalize import Normalized
 from normalizer.restore import Exchanged
 from normalizer.schema import NodeClass, Role, Schema
+from normalizer.workflow import is_link
 
 REMOVER = "RemoveBackendData //Inspire"
 """Takes one key out of the cache when it runs; an output node."""
@@ -41,7 +42,8 @@ class Sibling:
 
     `names` gives the sibling's input for each of the original's, `choices` what is exchanged in each of the original's,
     `fixed` what the sibling is given besides. `files` are the original's inputs that name files; the same file in two
-    of them is refused by the sibling alone.
+    of them is refused by the sibling alone. `slots` are those that the original has: to another, as 3 or -1, the
+    sibling's key might come.
     """
 
     original: str
@@ -51,6 +53,7 @@ class Sibling:
     fixed: Mapping[str, str]
     required: frozenset[str]
     files: tuple[str, ...]
+    slots: frozenset[int]
 
     def inputs(self, given: Mapping[str, Any]) -> dict[str, Any] | None:
         """Give the inputs of the shared loader; None where these do not mean the same to it."""
@@ -97,11 +100,14 @@ def exchange(normalized: Normalized, loaders: SharedLoaders) -> Normalized:
     prompt = dict(normalized.prompt)
     way_back = normalized.way_back
     exchanged = dict(way_back.exchanged)
+    slots = _linked_slots(prompt)
     for sent_id in (*way_back.ids, *way_back.pins):
         node = prompt[sent_id]
         sibling = loaders.siblings.get(node["class_type"])
-        inputs = None if sibling is None or "is_changed" in node else sibling.inputs(node["inputs"])
-        if sibling is not None and inputs is not None:
+        if sibling is None or "is_changed" in node or not slots.get(sent_id, set()) <= sibling.slots:
+            continue
+        inputs = sibling.inputs(node["inputs"])
+        if inputs is not None:
             prompt[sent_id] = {**node, "class_type": sibling.shared, "inputs": inputs}
             if sent_id in way_back.ids:
                 names = {new: old for old, new in sibling.names.items() if new != old}
@@ -129,6 +135,17 @@ def cache_keys(prompt: Mapping[str, Any]) -> dict[str, str]:
         if isinstance(key, str) and is_cache_key(key):
             keys[node_id] = key
     return keys
+
+
+def _linked_slots(prompt: Mapping[str, Any]) -> dict[str, set[int | float]]:
+    """Find which output slots of each node others are linked to."""
+    slots: dict[str, set[int | float]] = {}
+    for node in prompt.values():
+        inputs = node.get("inputs") if isinstance(node, Mapping) else None
+        for value in inputs.values() if isinstance(inputs, Mapping) else ():
+            if is_link(value):
+                slots.setdefault(value[0], set()).add(value[1])
+    return slots
 
 
 def _is_shared(cls: NodeClass) -> bool:
@@ -184,7 +201,9 @@ def _match(original: NodeClass, shared: NodeClass, recipes: Mapping[int, frozens
     if any(spec.required and name not in given for name, spec in shared.inputs.items()):
         return None
     required = frozenset(name for name, spec in original.inputs.items() if spec.required)
-    return Sibling(original.name, shared.name, names, choices, fixed, required, tuple(spec.name for spec in rest))
+    files = tuple(spec.name for spec in rest)
+    own_slots = frozenset(range(len(original.outputs)))
+    return Sibling(original.name, shared.name, names, choices, fixed, required, files, own_slots)
 
 
 def _alike(mine: InputSpec, other: InputSpec) -> bool:

@@ -131,6 +131,16 @@ async def test_a_file_that_vanished_is_refused_as_comfyui_would(mode: Mode, tmp_
         assert await stage.client.refuse(prompt) == await stage.direct.refuse(prompt)
 
 
+async def test_a_slot_that_the_clients_loader_does_not_have_yields_no_key(tmp_path: Path) -> None:
+    prompt = {**encode("a", "x"), "10": node("PreviewAny", source=link("4", 3))}
+    async with staged(Mode.PINS, tmp_path, strategy=Strategy.INSPIRE, **NONE) as stage:
+        answers = [await client.submit(prompt) for client in (stage.direct, stage.client)]
+        entry = await stage.client.history(answers[1]["prompt_id"])
+    (direct, proxied) = (answer["node_errors"]["10"]["errors"][0] for answer in answers)
+    assert proxied["type"] == direct["type"] == "exception_during_validation"
+    assert entry["outputs"].keys() == {"9"}
+
+
 async def test_diff_shows_the_exchange() -> None:
     async with staged(strategy=Strategy.INSPIRE, **NONE) as stage:
         async with stage.client.socket() as socket:

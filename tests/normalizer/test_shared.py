@@ -116,6 +116,15 @@ def test_a_linked_file_name_stays() -> None:
     assert exchanged(prompt) == normalize(prompt, INSPIRE)
 
 
+@pytest.mark.parametrize("slot", [3, -1, 0.5])
+def test_a_slot_that_only_the_shared_loader_has_keeps_the_original(slot: float) -> None:
+    prompt = {
+        "1": node("CheckpointLoaderSimple", ckpt_name="a.safetensors"),
+        "2": node("Sink", model=["1", 0], anything=["1", slot]),
+    }
+    assert exchanged(prompt) == normalize(prompt, INSPIRE)
+
+
 def test_a_prompt_in_which_nodes_may_be_looked_up_keeps_its_classes() -> None:
     prompt = {**text_to_image(ckpt="a.safetensors"), "r": node("PromptReader", node_id="4")}
     assert exchanged(prompt) == normalize(prompt, INSPIRE)
