@@ -7,6 +7,7 @@ when no client's prompt runs or waits, hidden from clients, and taken back when 
 
 import asyncio
 import logging
+import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -70,7 +71,7 @@ class Housekeeping:
             nonlocal gone
             gone = self._upstream.let_go(self._clock())
             store.remove(item.key for item in gone)  # what starts behind it will not find them
-            return removal(gone) if gone else None
+            return removal(gone, str(uuid.uuid4())) if gone else None
 
         result = await self._warming.run_once(make, name="let go of models", time_limit=_TIME_LIMIT)
         if not gone:
@@ -97,8 +98,13 @@ class Housekeeping:
             log.info("what the Inspire Pack keeps is not to be had: it answers %s to GET %s", answer.status, _LIST)
 
 
-def removal(gone: tuple[LetGo, ...]) -> dict[str, Any]:
-    """The prompt that takes these keys out."""
+def removal(gone: tuple[LetGo, ...], occasion: str) -> dict[str, Any]:
+    """The prompt that takes these keys out.
+
+    `occasion` is a text of its own each time, passed through: without it ComfyUI would find the result of an earlier
+    removal of the same key in its node cache (`--cache-lru`, `--cache-ram`), and the key would stay.
+    """
     return {
-        str(number): {"class_type": REMOVER, "inputs": {"key": item.key}} for number, item in enumerate(gone, start=1)
+        str(number): {"class_type": REMOVER, "inputs": {"key": item.key, "signal_opt": occasion}}
+        for number, item in enumerate(gone, start=1)
     }

@@ -12,6 +12,7 @@ from proxy.core.mode import Mode
 from proxy.core.strategy import Strategy
 from proxy.core.tiers import Tier
 from simulator.config import CacheMode
+from tests.contract.prompts import node
 from tests.engine.stage import Stage, encode, staged, until
 
 NONE: dict[str, Any] = {"cache": CacheMode.NONE, "inspire_pack": True}
@@ -54,6 +55,19 @@ async def test_what_is_not_worth_its_memory_is_let_go(
         assert found[f"{stays}.safetensors"] in LOADED
         assert len(await stage.client.get_json("/history")) == 3
         assert await stage.client.queue() == ([], [])
+
+
+async def test_a_key_that_has_come_back_goes_again_whatever_comfyui_has_cached() -> None:
+    lru: dict[str, Any] = {"cache": CacheMode.LRU, "cache_lru": 3, "inspire_pack": True}
+    pins = PinsSection(max_chains=0)
+    async with staged(strategy=Strategy.INSPIRE, pins=pins, **lru) as stage, stage.client.socket() as socket:
+        for turn in range(2):
+            await stage.client.run(encode("a", f"{turn}"), socket)
+            await until(lambda: kept(stage), "the model to be kept")
+            await until(lambda: not kept(stage), "the key to be removed")
+            # Pushes the loader's result out of the node cache, and not yet the younger one of the removal.
+            await stage.client.run({"1": node("PreviewAny", source="x")}, socket)
+        assert stage.loads == ["a.safetensors"] * 2
 
 
 async def test_all_that_may_stay_stays_and_is_known_to() -> None:
