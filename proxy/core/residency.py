@@ -257,7 +257,6 @@ class Residency:
         flight.known = self._cache.refs() & frozenset(flight.own.values())
         shared = flight.sent.shared
         flight.handed_over = frozenset(node_id for node_id, key in shared.items() if self.shared.holds(key))
-        self.shared.use({key: self._components[node_id] for node_id, key in shared.items()})
         self._cache.start(flight.own, flight.pins, flight.sent.prompt, self._in_ram, self._host_ram_free)
         for key, ref in flight.own.items():
             self._cache.put(key, ref)
@@ -278,6 +277,9 @@ class Residency:
         if flight is None:
             return
         flight.cached = event.nodes
+        shared = flight.sent.shared.items()
+        # A shared loader whose result is in the node cache does not run: what it keeps under its key is not asked for.
+        self.shared.use({key: self._components[node_id] for node_id, key in shared if node_id not in event.nodes})
         for key, ref in flight.pins.items():
             if key.node_id in event.nodes:
                 self._cache.put(key, ref)

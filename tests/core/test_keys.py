@@ -57,15 +57,18 @@ class ComfyUI:
     def residency(self) -> Residency:
         return self.planner.residency
 
-    def run(self, name: str, seconds: float = 8.0, shared: Mapping[str, str] | None = None) -> None:
+    def run(
+        self, name: str, seconds: float = 8.0, shared: Mapping[str, str] | None = None, *, cached: bool = False
+    ) -> None:
         self.runs += 1
         keys = {name: key(name)} if shared is None else shared
         mine = chain(name)
         sent = PromptSent(f"p{self.runs}", (mine,), (), {name: ref(name)}, mine.nodes, keys)
         self.planner.handle(sent, self.runs)
         self.planner.handle(PromptStarted(sent.prompt_id), self.runs)
-        self.planner.handle(NodesCached(sent.prompt_id, frozenset()), self.runs)
-        self.planner.handle(PromptEnded(sent.prompt_id, Ending.SUCCESS, {name: seconds}), self.runs)
+        self.planner.handle(NodesCached(sent.prompt_id, frozenset(mine.nodes if cached else ())), self.runs)
+        ran = {} if cached else {name: seconds}
+        self.planner.handle(PromptEnded(sent.prompt_id, Ending.SUCCESS, ran), self.runs)
 
     def gone(self, names: str) -> dict[str, str]:
         candidates = [Candidate(chain(name), float(place)) for place, name in enumerate(names)]
@@ -84,6 +87,20 @@ def test_without_a_key_nothing_stays_under_cache_none() -> None:
     comfy = ComfyUI()
     comfy.run("a", shared={})
     assert comfy.residency.tier(ref("a")) is Tier.COLD
+
+
+def test_a_loader_whose_result_is_cached_asks_for_no_key() -> None:
+    comfy = ComfyUI(cache=CacheMode.LRU)
+    for name in "ab":
+        comfy.run(name)
+    comfy.residency.shared.remove([key("b")])
+    for name in "ab":
+        comfy.run(name, cached=True)
+    assert list(comfy.residency.shared.ours()) == [key("a")]
+    for name in "ba":
+        comfy.run(name)
+    comfy.run("b", cached=True)
+    assert list(comfy.residency.shared.ours()) == [key("b"), key("a")]
 
 
 def test_freeing_memory_does_not_reach_keys_and_death_does() -> None:
