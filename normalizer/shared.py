@@ -70,10 +70,9 @@ class Sibling:
 
 @dataclass(frozen=True, slots=True)
 class SharedLoaders:
-    """The core loaders that have a shared sibling at one upstream, by class; `removable`: keys can be let go."""
+    """The core loaders that have a shared sibling at one upstream, by class."""
 
     siblings: Mapping[str, Sibling] = field(default_factory=dict)
-    removable: bool = False
 
     @classmethod
     def of(cls, schema: Schema) -> "SharedLoaders":
@@ -86,7 +85,7 @@ class SharedLoaders:
                 found = [sibling for sibling in matches if sibling is not None]
                 if len(found) == 1:
                     siblings[original.name] = found[0]
-        return cls(siblings, removable=REMOVER in schema)
+        return cls(siblings)
 
     def __bool__(self) -> bool:
         return bool(self.siblings)

@@ -38,7 +38,7 @@ async def _tell_engine(proxy: Running, touched: set[str]) -> None:
     if "group" in touched:
         engine.upstream.planner.groups = config.groups
     if "normalizer.strategy" in touched:
-        engine.upstream.strategy = config.normalizer.strategy
+        engine.change_strategy(config.normalizer.strategy)
     if "normalizer.loaders" in touched:
         engine.upstream.schema.overrule(config.normalizer.loaders.include, config.normalizer.loaders.exclude)
         if engine.feed.up:

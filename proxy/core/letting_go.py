@@ -25,6 +25,11 @@ class LetGo:
     reason: str
 
 
+def all_keys(store: SharedStore, reason: str) -> tuple[LetGo, ...]:
+    """Take out all that are ours."""
+    return tuple(LetGo(key, ref, reason) for key, ref in store.ours().items())
+
+
 def keys_to_let_go(
     store: SharedStore, chosen: Sequence[Chain], why_not: Mapping[ModelRef, str], strangers_since: float, now: float
 ) -> tuple[LetGo, ...]:

@@ -7,14 +7,14 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from normalizer import Chain, ModelSet, Normalized, Schema, SharedLoaders
+from normalizer import REMOVER, Chain, ModelSet, Normalized, Schema, SharedLoaders
 from proxy.core.account import LoadBook
 from proxy.core.budget import Machine
 from proxy.core.chain_book import ChainBook
 from proxy.core.costs import LoadCosts, ResidentCosts
 from proxy.core.evidence import MemoryRead, ModelsFreed, PromptStarted, SizesRead, UpstreamDied, UpstreamStarted
 from proxy.core.flags import CacheMode, UpstreamFlags
-from proxy.core.letting_go import LetGo
+from proxy.core.letting_go import LetGo, all_keys
 from proxy.core.pinning import PinPlanner
 from proxy.core.release import Idleness, Release, Releases
 from proxy.core.start_delays import StartDelays, kind_of
@@ -90,6 +90,11 @@ class Upstream:
         if self._looked_through is not schema:
             self._looked_through, self._shared_loaders = schema, SharedLoaders.of(schema)
         return self._shared_loaders if self.strategy is Strategy.INSPIRE else SharedLoaders()
+
+    @property
+    def removable(self) -> bool:
+        """Whether the Inspire Pack is there to take keys out of its cache, whatever the strategy is."""
+        return REMOVER in self.schema.schema
 
     def load_seconds(self, models: ModelSet, after: Sequence[ModelSet] = ()) -> float:
         """See `proxy.core.costs.Costs`."""
@@ -177,6 +182,8 @@ class Upstream:
 
     def let_go(self, now: float) -> tuple[LetGo, ...]:
         """The keys of shared loaders to take out while nothing runs or waits."""
+        if self.strategy is not Strategy.INSPIRE:
+            return all_keys(self.planner.residency.shared, f'the strategy is "{self.strategy}"')
         return self.planner.let_go(self.chain_book.candidates(), now)
 
     def pins_for(self, normalized: Normalized, foresight: Sequence[ModelSet], now: float) -> Sequence[Chain]:

@@ -16,6 +16,7 @@ from proxy.core.health import Health
 from proxy.core.mode import Mode
 from proxy.core.release import Release
 from proxy.core.stall import Stall
+from proxy.core.strategy import Strategy
 from proxy.engine.arrival import Arrival
 from proxy.engine.bookkeeping import Bookkeeping, Totals
 from proxy.engine.client_sockets import ClientSockets
@@ -201,6 +202,12 @@ class Engine:
         if self.held is not None:
             await self.held.close()
 
+    def change_strategy(self, strategy: Strategy) -> None:
+        """From the next prompt on; keys that are of no use to it are let go when nothing runs."""
+        self.upstream.strategy = strategy
+        self._housekeeping.poke()
+        self.learned()
+
     async def change_mode(self, mode: Mode) -> None:
         """From the next prompt on; what waits here already is still run from here.
 
@@ -385,6 +392,7 @@ class Engine:
         self._stop_polling()
         self._polling = self._tasks.spawn(self.upstream.watch_memory(self._clock, self._release), "read memory")
         self.warming.learned()
+        self._housekeeping.arrived()
         self.learned()
 
     def _stop_polling(self) -> None:

@@ -1,8 +1,9 @@
 """Takes what is not worth its memory any more out of the Inspire Pack's cache, while nobody wants anything else.
 
 Models that shared loaders keep stay until somebody removes their keys: neither ComfyUI's flags nor its `/free` reach
-them. What to remove is decided by the pin planner, just before it is sent; the removal is a prompt like a warm-up, sent
-when no client's prompt runs or waits, hidden from clients, and taken back when one comes first.
+them. What to remove is decided by the pin planner, just before it is sent; under another strategy all that `inspire`
+has left there goes. The removal is a prompt like a warm-up, sent when no client's prompt runs or waits, hidden from
+clients, and taken back when one comes first.
 """
 
 import asyncio
@@ -41,11 +42,11 @@ class Housekeeping:
         self._list_due = True
 
     def poke(self) -> None:
-        """A prompt has ended, or ComfyUI has been read anew."""
+        """A prompt has ended, or the strategy is another."""
         self._news.set()
 
     def arrived(self) -> None:
-        """ComfyUI answers, and may hold anything."""
+        """ComfyUI has been read anew, and may hold anything."""
         self._list_due = True
         self.poke()
 
@@ -56,7 +57,7 @@ class Housekeeping:
                 async with asyncio.timeout(LOOK):
                     await self._news.wait()
             self._news.clear()
-            if self._upstream.shared_loaders.removable and self._warming.surroundings() is not None:
+            if self._upstream.removable and self._warming.surroundings() is not None:
                 await self._tidy()
 
     async def _tidy(self) -> None:

@@ -10,7 +10,8 @@ import pytest
 from proxy.cli.reloading import RELOADABLE, reload
 from proxy.config import Config, keys
 from proxy.core.mode import Mode
-from tests.engine.stage import Stage, encode, staged
+from simulator.config import CacheMode
+from tests.engine.stage import Stage, encode, staged, until
 
 
 def changed(stage: Stage, values: dict[str, dict[str, Any]]) -> Config:
@@ -77,6 +78,21 @@ async def test_loaders_and_pins_follow(tmp_path: Path) -> None:
         assert loader.schema.classes["CheckpointLoaderSimple"].role == "loader"
         await reload(stage.proxy, changed(stage, {"normalizer": {"loaders": {"exclude": ["CheckpointLoaderSimple"]}}}))
         assert loader.schema.classes["CheckpointLoaderSimple"].role == "neither"
+
+
+async def test_the_strategy_follows_and_what_it_kept_goes_with_it(caplog: pytest.LogCaptureFixture) -> None:
+    async with staged(inspire_pack=True, cache=CacheMode.NONE) as stage:
+        shared = stage.comfy.process.machine.shared
+        await stage.ended((await stage.client.submit(encode("a", "1")))["prompt_id"])
+        assert "comfykeep-" not in shared.listing()
+        await reload(stage.proxy, changed(stage, {"normalizer": {"strategy": "inspire"}}))
+        await stage.ended((await stage.client.submit(encode("a", "2")))["prompt_id"])
+        assert "comfykeep-" in shared.listing()
+        await reload(stage.proxy, changed(stage, {"normalizer": {"strategy": "pins"}}))
+        await stage.ended((await stage.client.submit(encode("a", "3")))["prompt_id"])
+        await until(lambda: "comfykeep-" not in shared.listing(), "the key to go")
+        assert len(stage.loads) == 3
+    assert 'let go of a.safetensors: the strategy is "pins"' in caplog.text
 
 
 async def test_the_log_level_changes(tmp_path: Path) -> None:

@@ -122,6 +122,15 @@ async def test_a_reload_changes_what_it_can_and_names_the_rest(comfy: Comfy, tmp
         assert await mode_of(proxy) == "observe"
 
 
+async def test_a_reload_to_a_strategy_that_cannot_be_had_says_so(comfy: Comfy, tmp_path: Path) -> None:
+    async with serving(tmp_path, comfy.relay.url, '[proxy]\nlisten = "127.0.0.1:0"\n') as proxy:
+        await proxy.says("loader classes known")
+        write_config(tmp_path, comfy.relay.url, '[proxy]\nlisten = "127.0.0.1:0"\n[normalizer]\nstrategy = "inspire"\n')
+        proxy.signal(signal.SIGHUP)
+        await proxy.says("reloaded: changed normalizer.strategy")
+        await proxy.says("no shared loaders: models are pinned instead. Install ComfyUI-Inspire-Pack")
+
+
 async def mode_of(proxy: Serving) -> str:
     async with Client(proxy.url) as client:
         mode: str = (await client.get_json("/comfykeep/mode"))["mode"]

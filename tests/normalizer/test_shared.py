@@ -40,7 +40,6 @@ def test_siblings_are_found_in_the_schema() -> None:
         "DualCLIPLoader": SHARED_TEXT_ENCODER,
         "TripleCLIPLoader": SHARED_TEXT_ENCODER,
     }
-    assert LOADERS.removable
 
 
 def test_without_the_pack_nothing_is_exchanged() -> None:
