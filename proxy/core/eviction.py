@@ -236,7 +236,7 @@ class _Packing:
         new = frozenset().union(*(chain.models for chain in wanted)) - self._held
         size = sum(map(self.size_of, new))
         if len(self.chosen) + len(wanted) > self.budget.chains:
-            return f"{self.budget.chains} chains are pinned already"
+            return f"as many chains as may stay are chosen already: {self.budget.chains}"
         there = self._there | new
         total = self._there_bytes + sum(map(self.size_of, new - self._there)) + self.arrivals.most(there)
         for name, limit, taken in (

@@ -22,7 +22,7 @@ from proxy.downstream.status_model import (
     UpstreamStatus,
 )
 from proxy.engine import Engine
-from proxy.engine.records import Handling, Record
+from proxy.engine.records import Record
 from proxy.upstream.readings import Sourced
 
 _HEAD = 10
@@ -138,7 +138,7 @@ class StatusView:
         return [
             record
             for record in self._engine.records.unfinished()
-            if record.timeline.started_at is None and record.handling is not Handling.WARMUP
+            if record.timeline.started_at is None and not record.handling.hidden
         ]
 
 

@@ -123,7 +123,7 @@ class Bookkeeping:
         timeline = self._with_handed_over(record.prompt_id, _in_stable_ids(record))
         account = self._upstream.load_book.settle(record.components, timeline, keeps_alone=self._upstream.keeps_alone)
         record.account = account
-        if record.handling is not Handling.WARMUP:
+        if not record.handling.hidden:
             self.totals.add(account)
         self._upstream.chain_book.loaded({i.ref: i.seconds for i in account.loaded if i.seconds is not None})
         self._upstream.planner.handle(
@@ -174,7 +174,7 @@ def describe(record: Record, account: Account, outcome: Outcome) -> str:
         parts.append(f"saved {account.saved_seconds:.2f} s of loading")
     if record.handling is not Handling.REWRITTEN:
         parts.append(record.handling.value)
-        if account.avoidable_seconds and record.handling is not Handling.WARMUP:
+        if account.avoidable_seconds and not record.handling.hidden:
             parts.append(f"pins would have saved {account.avoidable_seconds:.2f} s of loading")
     return f"prompt {record.prompt_id}: " + "; ".join(parts)
 

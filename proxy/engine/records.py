@@ -33,6 +33,12 @@ class Handling(StrEnum):
     BYPASSED = "bypassed"
     RECOVERED = "recovered"
     WARMUP = "warm-up"
+    HOUSEKEEPING = "housekeeping"
+
+    @property
+    def hidden(self) -> bool:
+        """Whether it is a prompt of the proxy's own, which no client is shown."""
+        return self in (Handling.WARMUP, Handling.HOUSEKEEPING)
 
 
 @dataclass(frozen=True, slots=True)

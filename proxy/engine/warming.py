@@ -140,7 +140,7 @@ class Warming:
             prompt = make() if self.surroundings() is not None else None
             if prompt is None:
                 return None
-            flight = Flight(str(uuid.uuid4()), len(prompt), lambda _: None)
+            flight = Flight(str(uuid.uuid4()), len(prompt), lambda _: None, Handling.HOUSEKEEPING)
             return await self._fly(flight, prompt, name, 0, time_limit)
 
     async def _fly(
@@ -175,7 +175,7 @@ class Warming:
 
     def recovered(self, record: Record) -> None:
         """A prompt of an earlier proxy was found at ComfyUI."""
-        if record.handling is Handling.WARMUP:
+        if record.handling.hidden:
             self.traces.sent(record.prompt_id)
 
     @contextmanager
@@ -192,7 +192,7 @@ class Warming:
 
     def seen(self, record: Record, kind: str, data: Mapping[str, Any]) -> None:
         """An event of any prompt's run."""
-        if record.handling is not Handling.WARMUP:
+        if not record.handling.hidden:
             return
         if self._flight is not None and self._flight.record is record:
             self._flight.see(kind, data)
@@ -201,7 +201,7 @@ class Warming:
 
     def ended(self, record: Record) -> None:
         """The run of any prompt has ended, by its events or by ComfyUI's history."""
-        if record.handling is Handling.WARMUP:
+        if record.handling.hidden:
             if record.timeline.ended_at is None:
                 self._leave(record)
         else:
@@ -210,7 +210,7 @@ class Warming:
 
     def gone(self, record: Record) -> None:
         """ComfyUI has refused a prompt, or does not have it any more."""
-        if record.handling is Handling.WARMUP:
+        if record.handling.hidden:
             self.traces.gone(record.prompt_id)
             if self._flight is not None and self._flight.record is record:
                 self._flight.is_gone()
@@ -265,4 +265,4 @@ class Warming:
         )
 
     def _client_records(self) -> int:
-        return sum(record.handling is not Handling.WARMUP for record in self._records.unfinished())
+        return sum(not record.handling.hidden for record in self._records.unfinished())

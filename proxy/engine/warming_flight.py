@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from proxy.core.events import Outcome
-from proxy.engine.records import Record
+from proxy.engine.records import Handling, Record
 from proxy.upstream.client import Answer
 from warmup import Result, WarmResult
 
@@ -18,6 +18,7 @@ class Flight:
     prompt_id: str
     nodes: int
     progress: Callable[[float], None]
+    handling: Handling = Handling.WARMUP
     record: Record | None = None
     news: asyncio.Event = field(default_factory=asyncio.Event)
     unwanted: bool = False

@@ -8,7 +8,7 @@ from typing import Any
 
 from proxy.engine.comfy import Upstream
 from proxy.engine.passing import Passing
-from proxy.engine.records import Handling, Record, Records, components_of
+from proxy.engine.records import Record, Records, components_of
 from proxy.engine.recovery import WARMUP_KEY, take_out
 from proxy.engine.sender import Parcel, Sender
 from proxy.engine.submission import Draft, Place, Submission
@@ -73,7 +73,7 @@ class WarmupSender:
                 return None
             record = flight.record = Record(
                 flight.prompt_id,
-                Handling.WARMUP,
+                flight.handling,
                 client_id=self._own_id,
                 components=components_of(look.normalized, look.schema),
                 chains=look.normalized.chains,

@@ -15,7 +15,7 @@ from proxy.core import events as ev
 from proxy.core.events import Outcome
 from proxy.core.jobs import State
 from proxy.engine.holding import Holding
-from proxy.engine.records import Handling, Record, Records, Rerun
+from proxy.engine.records import Record, Records, Rerun
 from proxy.engine.recovery import Queue, read_history_entry, read_queue
 from proxy.errors import UpstreamError
 from proxy.tasks import Tasks
@@ -144,7 +144,7 @@ class Watch:
     def _is_warmup(self, prompt_id: str) -> bool:
         """Clients' prompts need not wait for those: they go out of the way."""
         record = self._records.get(prompt_id)
-        return record is not None and record.handling is Handling.WARMUP
+        return record is not None and record.handling.hidden
 
     def _look_for_foreign(self, queue: Queue) -> None:
         running = frozenset(item[1] for item in queue.running if self._records.get(item[1]) is None)

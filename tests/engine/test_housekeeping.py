@@ -15,9 +15,10 @@ from simulator.config import CacheMode
 from tests.contract.prompts import node
 from tests.engine.stage import Stage, encode, staged, until
 
+SHARED_CHECKPOINT = "CheckpointLoaderSimpleShared //Inspire"
 NONE: dict[str, Any] = {"cache": CacheMode.NONE, "inspire_pack": True}
 
-LET_GO = re.compile(r"let go of ([ab])\.safetensors: 1 chains are pinned already")
+LET_GO = re.compile(r"let go of ([ab])\.safetensors: as many chains as may stay are chosen already: 1")
 
 LOADED = {Tier.HOT, Tier.WARM}
 
@@ -54,6 +55,8 @@ async def test_what_is_not_worth_its_memory_is_let_go(
         assert found[f"{gone}.safetensors"] is Tier.COLD
         assert found[f"{stays}.safetensors"] in LOADED
         assert len(await stage.client.get_json("/history")) == 3
+        assert "; housekeeping" in caplog.text
+        assert "warm-up" not in caplog.text
         assert await stage.client.queue() == ([], [])
 
 
@@ -82,6 +85,34 @@ async def test_all_that_may_stay_stays_and_is_known_to() -> None:
         assert set(tiers(stage).values()) <= LOADED
         assert stage.proxy.engine.totals.loaded == 3
         assert stage.proxy.engine.totals.kept == 2
+
+
+async def test_after_a_broken_connection_it_is_read_again() -> None:
+    async with staged(strategy=Strategy.INSPIRE, **NONE) as stage:
+        async with stage.client.socket() as socket:
+            await stage.client.run(encode("a", "1"), socket)
+        shared = stage.proxy.engine.upstream.planner.residency.shared
+        lists = len(stage.relay.asked("GET", "/inspire/cache/list"))
+        stage.relay.break_sockets()
+        await until(lambda: not shared.refs(), "the break to be noticed")
+        await until(shared.refs, "the list to be read again")
+        assert len(stage.relay.asked("GET", "/inspire/cache/list")) > lists
+        assert [ref.label for ref in shared.refs()] == ["a.safetensors"]
+
+
+async def test_another_strategy_leaves_no_keys_of_ours(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    theirs = {**encode("b", "1"), "4": node(SHARED_CHECKPOINT, ckpt_name="b.safetensors", key_opt="mine", mode="Auto")}
+    async with staged(folder=tmp_path, strategy=Strategy.INSPIRE, **NONE) as stage:
+        async with stage.client.socket() as socket:
+            await stage.client.run(encode("a", "1"), socket)
+            await stage.client.run(theirs, socket)
+            await stage.stop()
+            stage.strategy = Strategy.PINS
+            await stage.start()
+            await until(lambda: not kept(stage), "the key that the earlier proxy left to go")
+        assert "mine: ckpt" in stage.comfy.process.machine.shared.listing()
+    assert re.search(r'let go of comfykeep-\w+: the strategy is "pins"', caplog.text)
 
 
 async def test_pins_do_not_make_tiers_under_cache_none() -> None:
