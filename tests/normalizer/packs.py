@@ -169,6 +169,11 @@ NEITHER: dict[str, Any] = {
     ),
     "Load Image Batch": entry(["IMAGE", "STRING"], {"path": ["STRING", {}], "pattern": ["STRING", {}]}),
     "LoadCLIPSegText": entry(["CONDITIONING"], {"clip": ["CLIP"], "text": ["STRING", {}]}),
+    # ComfyUI-Hunyuan3DWrapper and others: things in space, from a file
+    "Hy3DLoadMesh": entry(["TRIMESH"], {"glb_path": ["STRING", {}]}),
+    "Load Hy3D Mesh": entry(["HY3DMESH"], {"mesh_path": ["STRING", {}]}),
+    "LoadGaussians": entry(["GSGAUSSIANS"], {"file_path": ["STRING", {}]}),
+    "LoadPointCloud": entry(["PACK_POINTCLOUD"], {"file_path": ["STRING", {}]}),
     "SaveModelCard": entry([], {"model": ["MODEL"]}, output_node=True),
 }
 
