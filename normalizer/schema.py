@@ -23,8 +23,8 @@ CASTS: Mapping[str, Cast] = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN
 READS_GRAPH = frozenset({"PROMPT", "DYNPROMPT"})
 """Hidden inputs through which a node sees the ids of all others."""
 
-
 _LOADS = re.compile(r"(?<!un)(?<!up)load(?!ed)", re.IGNORECASE)
+_SECRET = re.compile(r"(?:^|_)(?:api_?key|(?:access_?)?token|secret|password|passwd|credentials?)$", re.IGNORECASE)
 
 
 class Role(StrEnum):
@@ -240,6 +240,9 @@ def _never(draft: NodeClass, exclude: frozenset[str]) -> str:
         return "calls a remote service"
     if draft.output_node or draft.intermediate_output:
         return "shows or saves something: it would run wherever it stands"
+    secrets = [spec.name for spec in draft.inputs.values() if spec.type == "STRING" and _SECRET.search(spec.name)]
+    if secrets:
+        return f"takes a secret ({secrets[0]}), which would travel in the prompts of others, and into their files"
     return ""
 
 

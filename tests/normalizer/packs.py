@@ -94,6 +94,7 @@ LOADERS: dict[str, Any] = {
     ),
     "ADE_LoadAnimateDiffModel": entry(["MOTION_MODEL_ADE"], {"model_name": [["mm.ckpt"]]}, {"ad_settings": ["AD_SET"]}),
     "TensorRTLoader": entry(["MODEL"], {"unet_name": [["a.engine"]], "model_type": [["sdxl_base"]]}),
+    "TokenizedLoader": entry(["MODEL"], {"ckpt_name": [FILE], "max_tokens": ["INT", {}], "tokenizer": ["STRING", {}]}),
 }
 
 CHAIN_NODES: dict[str, Any] = {
@@ -174,6 +175,9 @@ NEITHER: dict[str, Any] = {
     "Load Hy3D Mesh": entry(["HY3DMESH"], {"mesh_path": ["STRING", {}]}),
     "LoadGaussians": entry(["GSGAUSSIANS"], {"file_path": ["STRING", {}]}),
     "LoadPointCloud": entry(["PACK_POINTCLOUD"], {"file_path": ["STRING", {}]}),
+    # whoever's key this is, it must not be carried into the prompts of others
+    "OpenAIConfig": entry(["LLM_CONFIG"], {"api_key": ["STRING", {}], "model_name": ["STRING", {}]}),
+    "HubModelLoader": entry(["MODEL"], {"repo_id": ["STRING", {}]}, {"hf_token": ["STRING", {"multiline": True}]}),
     "SaveModelCard": entry([], {"model": ["MODEL"]}, output_node=True),
 }
 
