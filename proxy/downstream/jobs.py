@@ -12,8 +12,9 @@ from proxy.core.job import Job
 from proxy.core.jobs import RUNS
 from proxy.engine.held import Held, workflow_id
 
+_QUEUED = ("pending", "in_progress")
 _FINISHED = frozenset({"completed", "failed", "cancelled"})
-_STATUSES = frozenset({"pending", "in_progress"}) | _FINISHED
+_STATUSES = _FINISHED.union(_QUEUED)
 _SHOWN_MEDIA = frozenset({"images", "video", "audio", "3d", "text"})
 _MODEL_FILES = (".obj", ".fbx", ".gltf", ".glb", ".usdz")
 _TEXT_FILES = (".txt", ".md", ".json")
@@ -47,6 +48,20 @@ class Selection:
         chosen = statuses or _STATUSES
         by_duration = sort_by == "execution_duration"
         return cls(chosen, query.get("workflow_id") or None, by_duration, order == "desc", limit, offset)
+
+    @property
+    def finished(self) -> bool:
+        """Whether jobs that have ended are asked for."""
+        return bool(self.statuses & _FINISHED)
+
+    @property
+    def question(self) -> str:
+        """What to ask ComfyUI, for all that may be chosen from.
+
+        Its history is left out where no ended job is wanted: besides being long, it may hold an entry that ComfyUI
+        cannot list (`extra_pnginfo` null), and one such makes every list with ended jobs a 500.
+        """
+        return "/api/jobs" if self.finished else f"/api/jobs?status={','.join(_QUEUED)}"
 
     def page(self, jobs: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         """The answer to `GET /api/jobs` out of all jobs there are."""

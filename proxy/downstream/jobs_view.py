@@ -37,7 +37,7 @@ class JobsView:
         held, selection = self._engine.held, Selection.of(request.query)
         if held is None or selection is None:
             return await self._restored.jobs(request)
-        answer = await self._engine.upstream.client.get("/api/jobs")
+        answer = await self._engine.upstream.client.get(selection.question)
         if not answer.ok:
             return await respond(request, answer)
         sent = {item.prompt_id for item in held.holding.at_comfyui()}
@@ -46,7 +46,8 @@ class JobsView:
         listed = (job for job in jobs if job["id"] in sent or held.holding.get(job["id"]) is None)
         theirs = {job["id"]: job for job in await self._restored.restore_jobs(list(listed))}
         ours = list(_queued(held.holding, theirs))
-        ended = [finished_job(key, entry, whole=False) for key, entry in (await held.history.besides(theirs)).items()]
+        entries = await held.history.besides(theirs) if selection.finished else {}
+        ended = [finished_job(key, entry, whole=False) for key, entry in entries.items()]
         return web.json_response(selection.page([*theirs.values(), *ours, *ended]))
 
     async def one(self, request: web.Request) -> web.StreamResponse:

@@ -127,6 +127,19 @@ async def test_jobs_of_a_strange_workflow_are_listed(tmp_path: Path, strange: An
         assert (job["status"], "workflow_id" in job) == ("pending", False)
 
 
+async def test_a_history_that_comfyui_cannot_list_does_not_hide_the_queue(tmp_path: Path) -> None:
+    """ComfyUI fails on its history only when ended jobs are asked for; pages ask for the queue all the time."""
+    async with staged(Mode.FULL, tmp_path) as stage:
+        ended = fresh_id()
+        await stage.client.submit(encode("a", "1"), prompt_id=ended, extra_data={"extra_pnginfo": None})
+        await stage.ended(ended)
+        running = await stage.blocker()
+        for client in (stage.direct, stage.client):
+            assert (await client.get("/api/jobs")).status == 500
+            (job,) = (await client.get_json("/api/jobs?status=pending,in_progress"))["jobs"]
+            assert (job["id"], job["status"]) == (running, "in_progress")
+
+
 async def test_the_order_is_that_of_running(tmp_path: Path) -> None:
     async with staged(Mode.FULL, tmp_path) as stage:
         running = await stage.blocker()
