@@ -16,6 +16,8 @@ from warmup.faults import BadEntry, Complaint, nearest
 
 EXPORT_HINT = "open it in ComfyUI and choose Workflow > Export (API)"
 _INPUTS = ".inputs."
+_DEEPEST = 64
+"""Lists and objects within each other that a value may have; what copies and compares workflows is recursive."""
 
 
 def read_workflow(path: Path) -> dict[str, Any]:
@@ -44,6 +46,8 @@ def _checked(content: Any, path: Path) -> dict[str, Any]:
         raise _bad(f"{path} is a whole submission", "keep only what stands under its key 'prompt'")
     if not content:
         raise _bad(f"{path} holds no nodes", EXPORT_HINT)
+    if _is_deeper(content, _DEEPEST):
+        raise _bad(f"{path} nests values more than {_DEEPEST} deep", f"{EXPORT_HINT} again")
     for node_id, node in content.items():
         if not isinstance(node, dict) or not isinstance(node.get("class_type"), str):
             raise _bad(f"{path}: node {node_id!r} has no class_type", EXPORT_HINT)
@@ -51,6 +55,19 @@ def _checked(content: Any, path: Path) -> dict[str, Any]:
             raise _bad(f"{path}: node {node_id!r} has no inputs", EXPORT_HINT)
     _check_links(content, path)
     return content
+
+
+def _is_deeper(content: Any, limit: int) -> bool:
+    """Whether JSON nests lists and objects deeper than this; level by level, so that no depth is too much for it."""
+    level = [content]
+    for _ in range(limit + 1):
+        level = [
+            value
+            for item in level
+            for value in (item.values() if isinstance(item, dict) else item)
+            if isinstance(value, dict | list)
+        ]
+    return bool(level)
 
 
 def _check_links(workflow: Mapping[str, Any], path: Path) -> None:

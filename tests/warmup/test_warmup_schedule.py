@@ -166,6 +166,7 @@ def page_format() -> dict[str, Any]:
         (json.dumps({"prompt": WORKFLOW, "client_id": "x"}), ["whole submission", "'prompt'"]),
         ("{", ["no JSON"]),
         ("[" * 100_000, ["no JSON"]),
+        ('{"1": {"class_type": "A", "inputs": {"x": %s}}}' % ("[" * 600 + "]" * 600), ["more than 64 deep"]),
         ("\ufffe", ["no JSON"]),
         ("[]", ["no JSON object"]),
         ("{}", ["no nodes"]),
