@@ -2,9 +2,10 @@
 
 from warmup.entries import Depth, Trigger
 from warmup.faults import BadEntry, Complaint, Fault
+from warmup.misfits import check
 from warmup.plan import Tier
 from warmup.ports import Clock, Store, Warmer, WarmResult
-from warmup.prompts import Names, Surroundings, check
+from warmup.prompts import Names, Surroundings
 from warmup.report import Report, Row
 from warmup.schedule import Schedule, load
 from warmup.service import WarmupService

@@ -4,7 +4,7 @@ Three sources, in this order of trust: the workflow file that the entry names; a
 brought before, since it has the very values that make up its cache entry; and a prompt made up from the schema.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, Protocol
@@ -12,9 +12,9 @@ from typing import Any, Protocol
 from normalizer import Chain, ModelSet, NodeClass, Role, Schema, normalize
 from warmup.catalogue import widgets
 from warmup.entries import Depth
-from warmup.faults import BadEntry, Complaint, Fault, nearest
+from warmup.faults import BadEntry, Complaint, nearest
 from warmup.fresh import fresh, varied
-from warmup.schedule import Planned, Schedule
+from warmup.schedule import Planned
 from warmup.smallest import refuse_unknown, smallest
 from warmup.synthesized import Brought, into_ram, into_vram, loader_node
 from warmup.workflow_file import override, split_path
@@ -97,14 +97,22 @@ def prepare(planned: Planned, around: Surroundings, depth: Depth | None = None) 
         return _from_chains([Brought({"warmup-loader": node}, "warmup-loader")], around.schema, depth)
     group = around.groups.get(entry.group or "")
     if group is None:
-        remedy = nearest(entry.group or "", around.groups, "add a [[group]] of that name to proxy.toml")
-        raise BadEntry(Complaint("group", f"there is no group {entry.group!r}", remedy))
+        raise BadEntry(unknown_group(entry.group or "", around))
     found, notes = _matching(group, around)
     if not found:
         reason = "; ".join(notes) or "no model file of this ComfyUI matches it"
         raise BadEntry(Complaint("group", f"nothing of {entry.group!r} can be warmed: {reason}", "see its globs"))
     prepared = _from_chains(found, around.schema, depth)
     return Preparation(prepared.steps, (*notes, *prepared.notes))
+
+
+def unknown_group(name: str, around: Surroundings) -> Complaint:
+    """What to say of an entry whose group `proxy.toml` does not have."""
+    return Complaint(
+        "group",
+        f"there is no group {name!r}",
+        nearest(name, around.groups, "add a [[group]] of that name to proxy.toml"),
+    )
 
 
 def prepare_file(file: str, around: Surroundings, depth: Depth) -> Preparation:
@@ -119,20 +127,6 @@ def prepare_file(file: str, around: Surroundings, depth: Depth) -> Preparation:
     known = {name for cls in around.schema.classes.values() for name in _files(around.schema, cls)}
     remedy = notes[0] if notes else nearest(file, known, "`comfykeep loaders` lists the classes that load files")
     raise BadEntry(Complaint("model", f"{file!r} cannot be warmed", remedy))
-
-
-def check(schedule: Schedule, around: Surroundings) -> tuple[Fault, ...]:
-    """Everything wrong with a schedule before this upstream: the file's own faults, unknown classes, models, groups."""
-    faults = list(schedule.faults)
-    for planned in schedule.entries:
-        try:
-            prepared = prepare(planned, around)
-        except BadEntry as bad:
-            complaints: Iterable[Complaint] = bad.complaints
-        else:
-            complaints = dict.fromkeys(_unknown_choices(planned, prepared, around.schema))
-        faults.extend(complaint.at(str(schedule.path), planned.name) for complaint in complaints)
-    return tuple(faults)
 
 
 def _from_workflow(planned: Planned, schema: Schema, depth: Depth) -> Preparation:
@@ -265,22 +259,3 @@ def _plain_loader(schema: Schema, file: str, classes: Sequence[str]) -> dict[str
         if widget.name in cls.inputs and cls.inputs[widget.name].names_file and file in (widget.options or ())
     }
     return loader_node(schema, cls.name, given)
-
-
-def _unknown_choices(planned: Planned, prepared: Preparation, schema: Schema) -> Iterator[Complaint]:
-    """Tell of the files, and ways of loading them, that this ComfyUI does not offer."""
-    key = "inputs"
-    nodes = [item for step in prepared.steps for item in step.prompt.items()]
-    if planned.workflow is not None:
-        key, nodes = "prompt", list(override(planned.workflow, planned.entry.set).items())
-    for node_id, node in nodes:
-        cls = schema.get(node["class_type"])
-        if cls is None or cls.role is Role.NEITHER:
-            continue
-        for name, widget in widgets(schema, cls.name).items():
-            value = node["inputs"].get(name)
-            if widget.options is not None and isinstance(value, str) and value not in widget.options:
-                where = f"node {node_id} ({cls.name}): {name} " if key == "prompt" else ""
-                remedy = nearest(value, map(str, widget.options), "put the file where ComfyUI looks for it")
-                full = f"inputs.{name}" if key == "inputs" else key
-                yield Complaint(full, f"{where}{value!r} is not among what this ComfyUI offers", remedy)

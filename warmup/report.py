@@ -1,5 +1,6 @@
 """What the warm-up service tells people: one row for each entry, the good and the broken ones."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,23 +40,29 @@ class Report:
 
 
 def make_rows(
-    schedule: Schedule, state: State, now: float, waiting: dict[str, str], progress: dict[str, float]
+    schedule: Schedule,
+    state: State,
+    now: float,
+    waiting: Mapping[str, str],
+    progress: Mapping[str, float],
+    misfits: Mapping[str, Sequence[Fault]],
 ) -> tuple[Row, ...]:
     """One row for each entry that stands, in the file's order, then one for each that is out.
 
-    `waiting` says why entries that are due have not begun, `progress` how far those that run are.
+    `waiting` says why entries that are due have not begun, `progress` how far those that run are, `misfits` what keeps
+    entries that stand from being run at the ComfyUI that answers: they are out, too.
     """
     rows = []
     for planned in schedule.entries:
         remembered = state.entries[planned.name]
-        status, reason = _status(remembered, now, waiting.get(planned.name))
+        status, reason = _status(remembered, now, waiting.get(planned.name), misfits.get(planned.name, ()))
         rows.append(
             Row(
                 name=planned.name,
                 what=planned.entry.what,
                 to=planned.entry.to,
                 when=when(planned.entry),
-                next_at=schedule.next_for(planned, state, now),
+                next_at=None if status == "out" else schedule.next_for(planned, state, now),
                 status=status,
                 reason=reason,
                 progress=progress.get(planned.name, 0.0) if status == "running" else None,
@@ -66,9 +73,7 @@ def make_rows(
     for fault in schedule.faults:
         if fault.entry is not None:
             out.setdefault(fault.entry, []).append(fault)
-    rows.extend(
-        Row(name, "", None, "", None, "out", "; ".join(map(str, faults)), None, None) for name, faults in out.items()
-    )
+    rows.extend(Row(name, "", None, "", None, "out", _reason(faults), None, None) for name, faults in out.items())
     return tuple(rows)
 
 
@@ -78,9 +83,15 @@ def when(entry: Entry) -> str:
     return ", ".join([*cron, *(str(name) for name in entry.on)]) or "by hand"
 
 
-def _status(remembered: EntryState, now: float, waiting: str | None) -> tuple[str, str]:
+def _reason(faults: Sequence[Fault]) -> str:
+    return "; ".join(map(str, faults))
+
+
+def _status(remembered: EntryState, now: float, waiting: str | None, faults: Sequence[Fault]) -> tuple[str, str]:
     if remembered.running_since is not None:
         return "running", ""
+    if faults:
+        return "out", _reason(faults)
     if (until := remembered.backing_off(now)) is not None and Trigger.MANUAL not in remembered.pending:
         why = f": {remembered.last.detail}" if remembered.last else ""
         return "backing off", f"tried again in {until - now:.0f} s after {remembered.failures} failures in a row{why}"

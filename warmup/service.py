@@ -15,6 +15,7 @@ from warmup.entries import Depth, Trigger
 from warmup.faults import BadEntry, Fault
 from warmup.gate import Gate
 from warmup.in_force import InForce
+from warmup.misfits import Misfits
 from warmup.plan import Action, Decision, needed, plan, resident
 from warmup.ports import Clock, Store, Warmer
 from warmup.prepared import Prepared
@@ -22,7 +23,7 @@ from warmup.prompts import Preparation, Step, Surroundings, prepare_file
 from warmup.report import Report, make_rows
 from warmup.requests import FileRequest, Requests
 from warmup.runner import Run, run_steps
-from warmup.schedule import Planned, Schedule
+from warmup.schedule import Due, Planned, Schedule
 from warmup.state import Outcome, Result, State
 
 log = logging.getLogger(__name__)
@@ -63,6 +64,7 @@ class WarmupService:
         self._requests = Requests()
         self._wake = asyncio.Event()
         self._prompts = Prepared()
+        self._misfits = Misfits(self._prompts)
         self._waiting: dict[str, str] = {}
         self._progress: dict[str, float] = {}
         self._idle_seen: float | None = None
@@ -148,9 +150,11 @@ class WarmupService:
 
     def report(self) -> Report:
         """How everything stands."""
-        rows = make_rows(self.schedule, self._state, self._clock.now(), self._waiting, self._progress)
+        out = self._misfits.faults
+        rows = make_rows(self.schedule, self._state, self._clock.now(), self._waiting, self._progress, out)
         files = self._requests.rows(self._progress)
-        return Report(self._in_force.path, (*rows, *files), self.schedule.faults, self._in_force.rejected)
+        faults = (*self.schedule.faults, *(fault for found in out.values() for fault in found))
+        return Report(self._in_force.path, (*rows, *files), faults, self._in_force.rejected)
 
     async def _watch(self) -> None:
         """Read the schedule again whenever it, or a workflow that it names, has changed on disk."""
@@ -172,7 +176,7 @@ class WarmupService:
         times = [
             self.schedule.next_for(planned, self._state, now)
             for planned in self.schedule.entries
-            if planned.name not in self._waiting
+            if planned.name not in self._waiting and planned.name not in self._misfits.faults
         ]
         return min([POLL, *(max(time - now, 0.0) for time in times if time is not None)])
 
@@ -184,9 +188,11 @@ class WarmupService:
         if around is None:
             self._waiting = {item.planned.name: "ComfyUI does not answer yet" for item in due}
             return False
+        self._judge(around)
         if (wanted := self._requests.next_file()) is not None:
             await self._warm_file(wanted, around)
             return True
+        due = tuple(item for item in due if self._fits(item))
         prepared = {item.planned.name: self._prepared(item.planned, around) for item in due}
         decisions = plan(due, prepared, self._warmer, clients_busy=not idle)
         self._waiting = {item.name: item.reason for item in decisions if item.action is Action.WAIT}
@@ -195,6 +201,17 @@ class WarmupService:
                 await self._carry_out(planned, decision, prepared[decision.name])
                 return True
         return False
+
+    def _judge(self, around: Surroundings) -> None:
+        """Take out what this ComfyUI cannot do: what has called for it stays due, and runs once it can be done."""
+        for fault in self._misfits.judge(self.schedule, around):
+            log.error("%s", fault)
+        for name in self._misfits.faults:
+            self._gate.tried(name)
+
+    def _fits(self, due: Due) -> bool:
+        """Whether it is to be run, or refused with an answer: a person may try what is out, as a file may be newer."""
+        return due.planned.name not in self._misfits.faults or Trigger.MANUAL in due.triggers
 
     def _watch_idle(self) -> bool:
         """Whether no client's prompt runs or waits; once in each idle time, when it is long enough, trigger `idle`."""

@@ -101,7 +101,7 @@ def _show(report: Mapping[str, Any], *, json_output: bool) -> None:
     for heading in ("name", "what", "to", "when", "next", "now", "last"):
         table.add_column(heading, overflow="fold")
     for row in report["entries"]:
-        now = ": ".join(filter(None, (row["status"], row["reason"])))
+        now = "out, see below" if row["status"] == "out" else ": ".join(filter(None, (row["status"], row["reason"])))
         last = f"{_when(row['last']['at'])} {_told(row['last'])}" if row["last"] else ""
         cells = (row["name"], row["what"], row["to"] or "", row["when"], _when(row["next_at"]), now, last)
         table.add_row(*map(escape, cells))

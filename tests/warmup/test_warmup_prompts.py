@@ -11,7 +11,8 @@ from tests.warmup.schemas import Prompt, classes, lacking, node, refusals, schem
 from tests.warmup.test_warmup_smallest import TEXT_TO_IMAGE
 from warmup.entries import Depth
 from warmup.faults import BadEntry
-from warmup.prompts import Preparation, Surroundings, check, prepare, prepare_file
+from warmup.misfits import check
+from warmup.prompts import Preparation, Surroundings, prepare, prepare_file
 from warmup.schedule import Schedule, load
 
 FLUX = ModelRef("CheckpointLoaderSimple", ("flux.safetensors",))

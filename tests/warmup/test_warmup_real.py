@@ -18,7 +18,8 @@ import pytest
 
 from normalizer import Schema
 from tests.warmup.schemas import Prompt, node
-from warmup.prompts import Surroundings, check, prepare
+from warmup.misfits import check
+from warmup.prompts import Surroundings, prepare
 from warmup.schedule import load
 
 URL = os.environ.get("COMFYUI_URL", "").rstrip("/")

@@ -154,17 +154,6 @@ async def test_a_failing_entry_backs_off_says_why_and_stops_nobody(stage: Stage)
         assert row(service, "bad").status == "idle"
 
 
-async def test_an_entry_that_cannot_be_prepared_fails_with_the_reason(stage: Stage) -> None:
-    async with stage.playing(
-        '[[entry]]\nname = "a"\nloader = "Nope"\non = ["start"]\n' + entry("b", on=["start"])
-    ) as service:
-        last = row(service, "a").last
-        assert last is not None
-        assert last.result is Result.FAILED
-        assert "no class 'Nope'" in last.detail
-        assert stage.engine.names == ["b"]
-
-
 async def test_steps_share_one_time_limit_and_end_at_the_first_failure(stage: Stage) -> None:
     (stage.path.parent / "two.json").write_text(
         json.dumps(
