@@ -80,12 +80,12 @@ class Lifetime:
         async with self._reloading:
             proxy.warmup.reload()
             if self._path is None:
-                log.info("reloaded; there is no configuration file, so only the warm-up schedule was read again")
+                log.info("reloaded: there is no configuration file to read again")
                 return
             try:
                 await reload(proxy, load(self._path))
             except ConfigError as error:
-                log.error("nothing is changed: %s", error)  # noqa: TRY400 - the error says it all
+                log.error("the configuration stays as it was: %s", error)  # noqa: TRY400 - the error says it all
 
     def _required(self) -> Running:
         if self._proxy is None:

@@ -17,7 +17,8 @@ RELOADABLE = ("proxy.mode", "proxy.log_level", "queue", "pins", "group", "normal
 async def reload(proxy: Running, new: Config) -> None:
     """Make a running proxy follow a configuration, as far as that goes without a restart.
 
-    Only what differs from the configuration before is touched: a mode that was changed by hand stays.
+    Only what differs from the configuration before is touched: a mode that was changed by hand stays. ComfyUI's classes
+    are read again in any case, since it does not tell when somebody has put another model file into its folders.
     """
     changed = {key for key, value in _values(new).items() if _values(proxy.config)[key] != value}
     taken = sorted(key for key in changed if _reloadable(key))
@@ -26,7 +27,7 @@ async def reload(proxy: Running, new: Config) -> None:
     if "proxy.log_level" in taken:
         logging.getLogger().setLevel(new.proxy.log_level.upper())
     await _tell_engine(proxy, {key.rpartition(".")[0] for key in taken} | set(taken))
-    log.info("reloaded: %s", f"changed {', '.join(taken)}" if taken else "nothing has changed")
+    log.info("reloaded: %s", f"changed {', '.join(taken)}" if taken else "nothing has changed in the configuration")
     if left:
         log.warning("changed in the file, but only a restart brings it: %s", ", ".join(left))
 
@@ -41,8 +42,6 @@ async def _tell_engine(proxy: Running, touched: set[str]) -> None:
         engine.change_strategy(config.normalizer.strategy)
     if "normalizer.loaders" in touched:
         engine.upstream.schema.overrule(config.normalizer.loaders.include, config.normalizer.loaders.exclude)
-        if engine.feed.up:
-            await engine.upstream.schema.load()
     if "proxy.mode" in touched:
         try:
             await engine.change_mode(config.proxy.mode)
@@ -50,6 +49,9 @@ async def _tell_engine(proxy: Running, touched: set[str]) -> None:
             log.error("the mode stays %s: %s. %s", engine.mode, error.message, error.details)  # noqa: TRY400 - says all
     if "queue" in touched and engine.held is not None:
         engine.held.holding.tell(ev.SettingsChanged(queue_settings(config)))
+    if engine.feed.up:
+        engine.upstream.schema.forget()
+        await engine.upstream.schema.load()
 
 
 def _reloadable(key: str) -> bool:

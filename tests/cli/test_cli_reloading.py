@@ -95,6 +95,15 @@ async def test_the_strategy_follows_and_what_it_kept_goes_with_it(caplog: pytest
     assert 'let go of a.safetensors: the strategy is "pins"' in caplog.text
 
 
+async def test_what_comfyui_has_is_read_again_whatever_has_changed(tmp_path: Path) -> None:
+    async with staged(Mode.PINS, tmp_path) as stage:
+        keeper = stage.proxy.engine.upstream.schema
+        before = keeper.schema
+        await reload(stage.proxy, stage.proxy.config)
+        assert keeper.complete
+        assert keeper.schema is not before
+
+
 async def test_the_log_level_changes(tmp_path: Path) -> None:
     async with staged(Mode.PINS, tmp_path) as stage:
         await reload(stage.proxy, changed(stage, {"proxy": {"log_level": "error"}}))
@@ -108,7 +117,7 @@ async def test_what_needs_a_restart_is_named_each_time(tmp_path: Path, caplog: p
         for _ in range(2):
             caplog.clear()
             await reload(stage.proxy, new)
-            assert "reloaded: nothing has changed" in caplog.text
+            assert "reloaded: nothing has changed in the configuration" in caplog.text
             assert "only a restart brings it: journal.sync, proxy.listen" in caplog.text
         assert stage.proxy.config == before
 

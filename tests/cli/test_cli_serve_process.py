@@ -118,7 +118,7 @@ async def test_a_reload_changes_what_it_can_and_names_the_rest(comfy: Comfy, tmp
         assert await mode_of(proxy) == "observe"
         write_config(tmp_path, comfy.relay.url, '[proxy]\nmode = "nonsense"\n')
         proxy.signal(signal.SIGHUP)
-        await proxy.says("nothing is changed: .*'nonsense'")
+        await proxy.says("the configuration stays as it was: .*'nonsense'")
         assert await mode_of(proxy) == "observe"
 
 
@@ -129,6 +129,20 @@ async def test_a_reload_to_a_strategy_that_cannot_be_had_says_so(comfy: Comfy, t
         proxy.signal(signal.SIGHUP)
         await proxy.says("reloaded: changed normalizer.strategy")
         await proxy.says("no shared loaders: models are pinned instead. Install ComfyUI-Inspire-Pack")
+
+
+async def test_a_reload_says_that_the_configuration_has_not_changed_and_not_that_a_broken_schedule_has_not(
+    comfy: Comfy, tmp_path: Path
+) -> None:
+    schedule = tmp_path / "warmup.toml"
+    schedule.write_text("")
+    write = f'[proxy]\nlisten = "127.0.0.1:0"\n[warmup]\nschedule = "{schedule}"\n'
+    async with serving(tmp_path, comfy.relay.url, write) as proxy:
+        await proxy.tells("READY=1")
+        schedule.write_text("[[entry")
+        proxy.signal(signal.SIGHUP)
+        await proxy.says("warmup.toml: the schedule as it was before stays in force")
+        await proxy.says("reloaded: nothing has changed in the configuration")
 
 
 async def mode_of(proxy: Serving) -> str:
