@@ -83,7 +83,7 @@ class WarmupRoutes:
     def _unknown(self, name: str) -> DownstreamError:
         report = self._service.report()
         out = [row.reason for row in report.rows if row.name == name]
-        known = ", ".join(row.name for row in report.rows if row.status != "out") or "none"
+        known = ", ".join(self._service.schedule.definitions) or "none"
         return DownstreamError(
             f"There is no warm-up {name!r}" if not out else f"The warm-up {name!r} is out",
             status=404,
