@@ -78,7 +78,7 @@ async def running(config: Config) -> AsyncIterator[Running]:
             lambda observer: Feed(url, observer),
             lambda parts: _open_queue(proxy.config, parts),
         )
-        engine.stall.timeout = config.upstream.stall_timeout
+        engine.pulse.stall.timeout = config.upstream.stall_timeout
         warmup = engine.warming.service = _warmup(config, engine)
         proxy = Running("", engine, warmup, config)
         tasks = Tasks()

@@ -44,7 +44,7 @@ class Lifetime:
     async def of(self, proxy: Running) -> AsyncIterator[None]:
         """Connect the signals with a proxy that runs; at the end it is told to systemd that it stops."""
         self._proxy = proxy
-        proxy.engine.beaten = lambda: systemd.notify("WATCHDOG=1")
+        proxy.engine.pulse.beaten = lambda: systemd.notify("WATCHDOG=1")
         try:
             yield
         finally:

@@ -50,7 +50,7 @@ class StatusView:
             slow_pins=tuple(
                 SlowPin(models=_labels(pin.models), seconds=pin.seconds) for pin in engine.upstream.start_delays.slow
             ),
-            health=engine.health,
+            health=engine.pulse.health,
             totals=TotalsStatus(**asdict(engine.totals)),
         )
 

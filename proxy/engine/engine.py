@@ -12,10 +12,8 @@ from typing import Any
 from normalizer import WayBack
 from proxy.core.events import Outcome
 from proxy.core.evidence import ModelsFreed
-from proxy.core.health import Health
 from proxy.core.mode import Mode
 from proxy.core.release import Release
-from proxy.core.stall import Stall
 from proxy.core.strategy import Strategy
 from proxy.engine.arrival import Arrival
 from proxy.engine.bookkeeping import Bookkeeping, Totals
@@ -26,6 +24,7 @@ from proxy.engine.direct import Direct
 from proxy.engine.housekeeping import Housekeeping
 from proxy.engine.observer import FrameObserver
 from proxy.engine.passing import Passing
+from proxy.engine.pulse import Pulse
 from proxy.engine.queue import HeldQueue, OpenQueue, Parts
 from proxy.engine.records import Record, Records
 from proxy.engine.recovery import read_history_entry
@@ -42,12 +41,6 @@ from proxy.upstream.feed import Feed
 from proxy.wire.frames import Frame, build_text
 
 log = logging.getLogger(__name__)
-
-BEAT = 2.0
-"""Seconds between two signs of life."""
-
-_MOVEMENTS = tuple(f'{{"type": "{kind}' for kind in ("execut", "progress"))
-"""How frames begin that tell that something starts, ends or progresses; custom nodes send others all the time."""
 
 
 class Engine:
@@ -123,10 +116,14 @@ class Engine:
         )
         self._observer.visible = self.warming.traces.visible
         self._housekeeping = Housekeeping(upstream, self.warming, clock)
-        self.stall = Stall(0.0)
+        self.pulse = Pulse(
+            self.feed,
+            held=lambda: self.held,
+            remaining=self._remaining,
+            clock=clock,
+            wall=wall,
+        )
         self.departure = Departure()
-        self.beaten: Callable[[], object] = lambda: None
-        """Called every `BEAT` seconds, as long as decisions are made."""
         self.learned: Callable[[], object] = lambda: None
         """Called when a ComfyUI that has come up has told what it is."""
         self._open_queue = open_queue
@@ -178,7 +175,7 @@ class Engine:
         """
         await self.change_mode(self._wanted)
         await self.feed.start()
-        self._tasks.spawn(self._beat(), "beat")
+        self._tasks.spawn(self.pulse.run(), "beat")
         self._tasks.spawn(self._housekeeping.run(), "keep Inspire's cache in order")
 
     async def leave(self, *, flush: bool) -> None:
@@ -308,35 +305,6 @@ class Engine:
             return await asyncio.shield(record.answer)
         return await self.held.answered_before(submission, original) if self.held is not None else None
 
-    async def _beat(self) -> None:
-        """Show that this loop turns, and that the queue still decides."""
-        while True:
-            if self.held is None or self.held.beat():
-                self.beaten()
-            self._look_for_a_stall()
-            await asyncio.sleep(BEAT)
-
-    def _look_for_a_stall(self) -> None:
-        busy = self.feed.up and self._remaining() > 0
-        if busy and self.held is not None:
-            context = self.held.holding.scheduler.context
-            busy = bool(context.ledger.upstream or context.foreign or not context.pauses)
-        if self.stall.look(self._clock(), busy=busy):
-            log.error(
-                "ComfyUI answers, but for %.0f s nothing has started, ended or progressed, and prompts wait. Its "
-                "worker may be dead: look into its log, and restart it if so; what waits here is kept.",
-                self.stall.timeout,
-            )
-
-    @property
-    def health(self) -> Health:
-        """What is wrong with ComfyUI."""
-        since = self.stall.since
-        return Health(
-            None if since is None else self._wall() - (self._clock() - since),
-            None if self.held is None else self.held.caretaker.upkeep.poisoned,
-        )
-
     def _about_to_send(self, parcel: Parcel, place: Place | None, prompt: Mapping[str, Any]) -> None:
         self._books.sent(parcel.record, prompt, self._clock())
         self._reruns.sent(parcel, place)
@@ -357,8 +325,7 @@ class Engine:
 
     def on_frame(self, client_id: str, frame: Frame) -> Iterable[Delivery]:
         """See `proxy.upstream.attachment.Observer`."""
-        if isinstance(frame, bytes) or frame.startswith(_MOVEMENTS):
-            self.stall.moved(self._clock())
+        self.pulse.heard(frame)
         return self._observer.observe(client_id, frame)
 
     def greeting(self, client_id: str) -> Iterable[Frame]:

@@ -31,6 +31,7 @@ from proxy.upstream.attachment import Attachment, CallLater, Delivery, Observer
 from proxy.upstream.backoff import Backoff
 from proxy.upstream.dial import Knock, RefusedError, answer_headers
 from proxy.upstream.hold import Hold
+from proxy.upstream.link import Link
 from proxy.wire.frames import Frame, parse_text
 from proxy.wire.headers import HeaderList
 
@@ -56,21 +57,6 @@ class Surroundings:
     patience: float
 
 
-@dataclass(eq=False)
-class _Link:
-    """One upstream socket."""
-
-    connection: ClientConnection
-    knock: Knock
-    opened_for: Attachment | None
-    bridged: Attachment | None = None
-    speaker: Attachment | None = None
-    """Who has sent a text frame on it."""
-    greeted: bool = False
-    """Whether ComfyUI has sent something, and so knows the id for certain."""
-    lost: bool = False
-
-
 class Bridge:
     """The owner of one client id's upstream socket."""
 
@@ -90,7 +76,7 @@ class Bridge:
         self._attachments: list[Attachment] = []
         self._listener: Attachment | None = None
         self._hold = Hold(knock, around.call_later, self.wake)
-        self._link: _Link | None = None
+        self._link: Link | None = None
         self._wake = asyncio.Event()
         self._stopped = False
         self._backoff = Backoff(around.random)
@@ -143,7 +129,7 @@ class Bridge:
         is_flags = attachment.is_flags(frame)
         link = self._link
         if link is not None and link.bridged is attachment:
-            await _transmit(link, attachment, frame)
+            await link.transmit(attachment, frame)
         elif not is_flags and attachment in (self._listener, self._candidate()):
             attachment.keep(frame)
 
@@ -152,13 +138,7 @@ class Bridge:
         link = self._link
 
         async def same() -> bool:
-            if link is None or link.lost:
-                return False
-            try:
-                await (await link.connection.ping())
-            except ConnectionClosed:
-                return False
-            return True
+            return link is not None and await link.alive()
 
         return same
 
@@ -206,7 +186,7 @@ class Bridge:
             attachment.admit(headers)
             self._listener = attachment
 
-    async def _open(self) -> _Link | None:
+    async def _open(self) -> Link | None:
         """Open a socket for whoever is next; None if that failed, after a pause where one is due."""
         self._wake.clear()
         attachment = self._candidate()
@@ -225,7 +205,7 @@ class Bridge:
             self._hold.answer(ready=False)
             await self._pause(error.why)
             return None
-        return _Link(connection, knock, attachment)
+        return Link(connection, knock, attachment)
 
     def _refused(self, attachment: Attachment | None, error: RefusedError) -> bool:
         """Tell whom it concerns; whether that settles it, so that others may be served without a pause."""
@@ -246,7 +226,7 @@ class Bridge:
         await self._wake.wait()
         timer.cancel()
 
-    async def _serve(self, link: _Link) -> None:
+    async def _serve(self, link: Link) -> None:
         """Use a socket until it is lost, not needed, or of no use to who is next. It is closed to the end then."""
         self._link = link
         try:
@@ -268,7 +248,7 @@ class Bridge:
         if self._on_link is not None:
             self._on_link(up)
 
-    async def _settle(self, link: _Link) -> bool:
+    async def _settle(self, link: Link) -> bool:
         """Connect whoever is next to the socket; false if the socket cannot stay."""
         while self._needed() and not link.lost:
             attachment = self._candidate()
@@ -287,7 +267,7 @@ class Bridge:
             await self._catch_up(link, attachment)
         return False
 
-    def _hand_over(self, link: _Link, attachment: Attachment) -> None:
+    def _hand_over(self, link: Link, attachment: Attachment) -> None:
         """Admit with a greeting; not needed where the client was admitted before or ComfyUI's own is on its way."""
         if link.greeted and not attachment.answer.done() and self.client_id is not None:
             try:
@@ -297,15 +277,15 @@ class Bridge:
                 log.exception("no greeting for %s", self.client_id)
         self._admit(attachment, [])
 
-    async def _catch_up(self, link: _Link, attachment: Attachment) -> None:
+    async def _catch_up(self, link: Link, attachment: Attachment) -> None:
         """Say what the client said while there was no socket, or on an earlier one if it was `feature_flags`."""
         if attachment.flags is not None:
-            await _transmit(link, attachment, attachment.flags)
+            await link.transmit(attachment, attachment.flags)
         while (frame := attachment.kept()) is not None:
-            await _transmit(link, attachment, frame)
+            await link.transmit(attachment, frame)
         link.bridged = attachment
 
-    async def _read(self, link: _Link) -> None:
+    async def _read(self, link: Link) -> None:
         try:
             while True:
                 self._take(link, await link.connection.recv())
@@ -315,7 +295,7 @@ class Bridge:
             link.lost = True
             self._wake.set()
 
-    def _take(self, link: _Link, frame: Frame) -> None:
+    def _take(self, link: Link, frame: Frame) -> None:
         if self.client_id is None:
             self._learn_id(frame)
         if not link.greeted:
@@ -342,12 +322,3 @@ class Bridge:
         if isinstance(sid, str) and sid:
             self.client_id = sid
             self._around.named(self, sid)
-
-
-async def _transmit(link: _Link, attachment: Attachment, frame: Frame) -> None:
-    if isinstance(frame, str):
-        link.speaker = attachment
-    try:
-        await link.connection.send(frame)
-    except ConnectionClosed:
-        log.debug("ComfyUI went away before a client's frame reached it")

@@ -114,8 +114,8 @@ async def test_a_stall_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixt
     async with staged(Mode.FULL, tmp_path, upstream={"stall_timeout": 0.001}) as stage:
         await stage.blocker()
         engine = stage.proxy.engine
-        await until(lambda: engine.health.stalled_since is not None, "the stall to be seen")
+        await until(lambda: engine.pulse.health.stalled_since is not None, "the stall to be seen")
         assert "nothing has started, ended or progressed" in caplog.text
         assert (await stage.client.get_json("/comfykeep/status"))["health"]["stalled_since"] > 1e9
         stage.gate.open()
-        await until(lambda: engine.health.stalled_since is None, "the stall to end")
+        await until(lambda: engine.pulse.health.stalled_since is None, "the stall to end")

@@ -12,7 +12,7 @@ from websockets.asyncio.client import connect
 from normalizer import EXTRA_DATA_KEY
 from proxy.config import ServiceSection
 from proxy.core.mode import Mode
-from proxy.engine import departure, engine
+from proxy.engine import departure, engine, pulse
 from tests.engine.relay import Asked, Fate
 from tests.engine.stage import Stage, encode, fresh_id, staged, until
 
@@ -182,7 +182,7 @@ def kind(message: str | bytes) -> str:
 
 
 async def test_the_engine_shows_that_it_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "BEAT", 0.001)
+    monkeypatch.setattr(pulse, "BEAT", 0.001)
     async with staged(Mode.FULL, tmp_path) as stage:
         beats = 0
 
@@ -190,7 +190,7 @@ async def test_the_engine_shows_that_it_decides(tmp_path: Path, monkeypatch: pyt
             nonlocal beats
             beats += 1
 
-        stage.proxy.engine.beaten = beaten
+        stage.proxy.engine.pulse.beaten = beaten
         await until(lambda: beats > 2, "signs of life")
 
         def broken(*_: object) -> None:
