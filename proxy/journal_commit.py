@@ -72,11 +72,15 @@ class Committer:
         self.broken: Exception | None = None
 
     def write(self, calls: Sequence[Call]) -> list[Settled]:
-        """Carry out what was kept, then `calls`. Durable on return, where it says so."""
+        """Carry out what was kept, then `calls`. Durable on return, where it says so.
+
+        Without any calls this is how trouble ends: the next prompt may be tried unless there is visibly no room for it.
+        """
         if self.broken is not None:
             calls, self.kept = (*self.kept, *calls), ()
             return [Settled(call, error=self.broken) for call in calls]
-        self.trouble = self._obstacle() if any(call.kind is Kind.ACCEPT for call in calls) else None
+        asked_for_room = self.trouble is not None or any(call.kind is Kind.ACCEPT for call in calls)
+        self.trouble = self._obstacle() if asked_for_room else None
         refused = [Settled(call, error=self.trouble) for call in calls if self.trouble and call.kind is Kind.ACCEPT]
         group = (*self.kept, *(call for call in calls if not self.trouble or call.kind is not Kind.ACCEPT))
         self.kept = ()

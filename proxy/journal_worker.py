@@ -27,7 +27,7 @@ GROUP_LIMIT: Final = 256
 """The most calls in one commit: bounds what the first of them waits for the others."""
 
 RETRY_SECONDS: Final = 1.0
-"""How often changes that could not be written are tried again when nothing else happens."""
+"""How often it is tried whether there is room again when nothing else happens."""
 
 
 class Worker:
@@ -112,7 +112,7 @@ class Worker:
         """Carry out calls until `close`; why some of them came to nothing in the end, if they did."""
         more = True
         while more:
-            calls, more = self._next_calls(RETRY_SECONDS if committer.kept else None)
+            calls, more = self._next_calls(RETRY_SECONDS if committer.kept or committer.trouble else None)
             try:
                 self._carry_out(committer, calls)
             except Exception as error:  # noqa: BLE001 - a fault in this program must not leave anybody waiting
@@ -136,14 +136,14 @@ class Worker:
         return calls, True
 
     def _carry_out(self, committer: Committer, calls: Sequence[Call]) -> None:
-        """Writes that follow each other share a commit; what was kept is tried again with the last, or after reads."""
+        """Writes that follow each other share a commit; a journal in trouble is tried again with the last, or after."""
         for reading, group in groupby(calls, key=lambda call: call.kind is Kind.READ):
             if reading:
                 for call in group:
                     self._deliver(committer, [committer.read(call)])
             else:
                 self._deliver(committer, committer.write(list(group)))
-        if committer.kept and (not calls or calls[-1].kind is Kind.READ):
+        if (committer.kept or committer.trouble) and (not calls or calls[-1].kind is Kind.READ):
             self._deliver(committer, committer.write([]))
 
     def _deliver(self, committer: Committer, settled: Sequence[Settled]) -> None:

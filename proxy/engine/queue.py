@@ -198,6 +198,7 @@ class HeldQueue:
 
         Raises:
             DownstreamError: when it is refused by a limit, or its priority or order key makes no sense.
+            JournalUnwritable: at once, when the journal is known to take nothing.
             UpstreamError: when ComfyUI has not been seen yet, so that the address may be wrong.
         """
         if not self._ready.is_set():
@@ -206,6 +207,8 @@ class HeldQueue:
         first = self._first(submission, look.original)
         if first is not None:
             return await asyncio.shield(first.answer)  # it came a second time while this one was looked at
+        if (trouble := self._journal.trouble) is not None:
+            raise type(trouble)(trouble.message, details=trouble.details)  # a new one: each raise adds to a traceback
         created = int(self._parts.wall() * 1000)
         held = hold(submission, look, self.holding.prompts.next_sequence(), self._parts.feed.own_id, created)
         number = self._parts.left_behind.get(held.prompt_id)

@@ -5,6 +5,7 @@ import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -15,6 +16,14 @@ from proxy.journal_records import Update
 from tests.journal.support import held_up, inside, limit_growth, record
 
 BIG = os.urandom(100_000)
+
+
+class DiskUsage(NamedTuple):
+    """As `shutil.disk_usage` gives it, in bytes."""
+
+    total: int
+    used: int
+    free: int
 
 
 def trouble_of(journal: Journal) -> JournalUnwritable | None:
@@ -136,6 +145,26 @@ async def test_new_prompts_leave_a_reserve_to_the_accepted_ones(
     assert await journal.clear() == 1
     monkeypatch.undo()
     await journal.accept(record(2))
+
+
+async def test_trouble_ends_by_itself_when_there_is_room_and_nothing_to_write(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxy.journal_worker.RETRY_SECONDS", 0.001)
+    looks: list[int] = []
+
+    def room_at_the_third_look(_: Path) -> DiskUsage:
+        looks.append(len(looks))
+        return DiskUsage(2**40, 0, 2**40 if len(looks) > 2 else 0)
+
+    monkeypatch.setattr(journal_commit.shutil, "disk_usage", room_at_the_third_look)
+    with pytest.raises(JournalFull):
+        await journal.accept(record(1))
+    async with asyncio.timeout(30):
+        while trouble_of(journal) is not None:
+            await asyncio.sleep(0)
+    assert looks == [0, 1, 2]
+    await journal.accept(record(1))
 
 
 async def test_a_journal_that_was_replaced_or_removed_takes_nothing_more(journal: Journal, path: Path) -> None:
