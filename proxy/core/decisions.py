@@ -122,7 +122,7 @@ def _worth_it(
 
 def _stands_behind(staged: Job, barrier: Job) -> bool:
     if barrier.fixed:
-        return (staged.place, staged.sequence) > (barrier.place, barrier.sequence)
+        return (staged.place, staged.prompt_id) > (barrier.place, barrier.prompt_id)
     return not staged.fixed and staged.sequence > barrier.sequence
 
 

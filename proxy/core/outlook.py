@@ -237,5 +237,5 @@ def _as_it_will_be(job: Job) -> Job:
     return replace(job, state=state, sent=sent, reasons=[])
 
 
-def _plainly(job: Job) -> tuple[int, float, int]:
-    return -job.priority, job.place, job.sequence
+def _plainly(job: Job) -> tuple[int, float, str]:
+    return -job.priority, job.place, job.prompt_id

@@ -4,7 +4,8 @@ Every decision looks at a window: the oldest prompts of one priority, of those c
 prompts of each priority are kept by client, in order of submission, with the clients in the order of their oldest
 prompt. A window of n prompts then costs about n steps, however many wait behind it, and whatever one client floods.
 
-Prompts with a place of their own (`Job.fixed`) are apart; they belong to no client's turn.
+Prompts with a place of their own (`Job.fixed`) are apart; they belong to no client's turn. Of equal places the one with
+the lesser id comes first, as in ComfyUI's heap.
 """
 
 import heapq
@@ -17,7 +18,8 @@ from operator import attrgetter
 from proxy.core.job import Job
 
 _sequence = attrgetter("sequence")
-_place = attrgetter("place", "sequence")
+_place = attrgetter("place", "prompt_id")
+_age = attrgetter("submitted", "sequence")
 
 
 class Level:
@@ -28,6 +30,7 @@ class Level:
         self._queues: dict[str, list[Job]] = {}
         self._heads: list[tuple[int, str]] = []
         self._fixed: list[Job] = []
+        self._fixed_by_age: list[Job] = []
         self._size = 0
 
     def __len__(self) -> int:
@@ -50,7 +53,7 @@ class Level:
 
     def oldest_but(self, without: Collection[str]) -> float:
         """When the oldest was submitted of those that do not belong to some clients; infinity if there is none."""
-        times = [job.submitted for job in self._fixed]
+        times = [job.submitted for job in self._fixed_by_age[:1]]
         client = next((client for _, client in self._heads if client not in without), None)
         if client is not None:
             times.append(self._queues[client][0].submitted)
@@ -66,6 +69,7 @@ class Level:
         self._size += 1
         if job.fixed:
             insort(self._fixed, job, key=_place)
+            insort(self._fixed_by_age, job, key=_age)
             return False
         queue = self._queues.get(job.client)
         if queue is None:
@@ -81,7 +85,8 @@ class Level:
         """Take it out; whether it was the last one of its client that has no fixed place."""
         self._size -= 1
         if job.fixed:
-            self._fixed.remove(job)
+            del self._fixed[bisect_left(self._fixed, _place(job), key=_place)]
+            del self._fixed_by_age[bisect_left(self._fixed_by_age, _age(job), key=_age)]
             return False
         queue = self._queues[job.client]
         index = bisect_left(queue, job.sequence, key=_sequence)

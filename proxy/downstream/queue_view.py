@@ -75,15 +75,25 @@ class QueueView:
         return web.Response(status=200)
 
     async def interrupt(self, request: web.Request) -> web.StreamResponse:
-        """`POST /interrupt` with or without `{"prompt_id": …}`."""
+        """`POST /interrupt` with or without `{"prompt_id": …}`.
+
+        Raises:
+            DownstreamError: 400 for JSON that is no object; ComfyUI fails on it.
+        """
         if self._holding is None:
             return await self._forward(request)
         raw = await request.text()
         try:
             body = json.loads(raw) if raw.strip() else {}
         except ValueError:
-            body = {}  # ComfyUI takes any other body for none (server.py, `post_interrupt`)
-        prompt_id = body.get("prompt_id") if isinstance(body, dict) else None
+            body = {}  # ComfyUI takes what is no JSON for none (server.py, `post_interrupt`)
+        if not isinstance(body, dict):
+            raise DownstreamError(
+                "The body is not what /interrupt takes",
+                type="invalid_body",
+                details='Send {"prompt_id": id}, or nothing to interrupt whatever runs.',
+            )
+        prompt_id = body.get("prompt_id")
         if prompt_id and self._holding.get(prompt_id) is None:
             await self._tell_comfyui("/interrupt", {"prompt_id": prompt_id})
         else:
