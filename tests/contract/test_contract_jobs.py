@@ -1,5 +1,7 @@
 """/api/jobs: queue and history as one list. ComfyUI 0.3.64 does not have it."""
 
+import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -7,7 +9,7 @@ import pytest
 import pytest_asyncio
 
 from tests.contract import prompts
-from tests.contract.client import Client
+from tests.contract.client import Client, eventually
 from tests.contract.normalise import normalise
 from tests.contract.sockets import Socket
 from tests.contract.targets import Target
@@ -37,6 +39,16 @@ async def jobs(client: Client, socket: Socket, target: Target) -> AsyncIterator[
 
 def workflow(name: str) -> dict[str, Any]:
     return {"extra_pnginfo": {"workflow": {"id": name}}}
+
+
+async def next_millisecond() -> None:
+    """Jobs are sorted by milliseconds: what is made after this is later than what was made before."""
+    now = time.time_ns() // 1_000_000
+
+    async def is_later() -> bool:
+        return time.time_ns() // 1_000_000 > now
+
+    await eventually(is_later, "a later millisecond")
 
 
 async def listed(client: Client, query: str = "") -> list[str]:
@@ -230,3 +242,48 @@ async def test_cancelling_nothing(client: Client, jobs: dict[str, str], name: st
 async def test_cancelling_what_is_no_list(client: Client, body: bytes, answer: Any) -> None:
     told = await client.request("POST", "/api/jobs/cancel", body)
     assert (told.status, told.json()) == (400, answer)
+
+
+async def test_waiting_jobs_in_the_order_of_their_making(client: Client, socket: Socket, target: Target) -> None:
+    """Whatever their numbers are, which are shown as priorities."""
+    async with target.busy(client, socket) as running:
+        made: list[tuple[str, float]] = []
+        for fields in ({}, {"number": 1e9}, {"front": True}, {"number": -2.5}):
+            answer = await client.submit(prompts.text("waiting"), **fields)
+            made.append((answer["prompt_id"], answer["number"]))
+            await next_millisecond()
+        shown = (await client.get_json("/api/jobs?status=pending,in_progress&sort_order=asc"))["jobs"]
+        assert [(job["id"], job["priority"]) for job in shown[1:]] == made
+        assert [(job["id"], job["status"]) for job in shown[:1]] == [(running, "in_progress")]
+        pages = [await listed(client, f"status=pending&limit=3&offset={offset}") for offset in (0, 3)]
+        assert [job for page in pages for job in page] == [prompt_id for prompt_id, _ in reversed(made)]
+        await client.post("/queue", {"clear": True})
+
+
+async def test_cancelling_some_of_many(client: Client, socket: Socket, target: Target) -> None:
+    """One of them twice; a cancelled prompt that has not run leaves no trace, and its id may be used again."""
+    async with target.busy(client, socket) as running:
+        ids = [(await client.submit(prompts.text("waiting")))["prompt_id"] for _ in range(4)]
+        answer = await client.post("/api/jobs/cancel", {"job_ids": [ids[2], ids[0], ids[2]]})
+        assert (answer.status, answer.json()) == (200, {"cancelled": True})
+        left = [item[1] for items in await client.queue() for item in items]
+        assert left == [running, ids[1], ids[3]]
+        for prompt_id in (ids[0], ids[2]):
+            assert await client.get_json(f"/history/{prompt_id}") == {}
+        await client.submit(prompts.text("again"), prompt_id=ids[0])
+        assert await client.get_json("/prompt") == {"exec_info": {"queue_remaining": 4}}
+    assert (await client.history(ids[0]))["outputs"] == {"2": {"text": ["again"]}}
+
+
+async def test_what_is_cancelled_while_it_starts(client: Client, socket: Socket, target: Target) -> None:
+    """It is taken out, interrupted or has run; nothing of it stays behind."""
+    async with target.busy(client, socket) as running:
+        raced = (await client.submit((await target.long_prompt(client))[0]))["prompt_id"]
+        await asyncio.gather(
+            client.post("/interrupt", {"prompt_id": running}), client.post(f"/api/jobs/{raced}/cancel")
+        )
+        await client.history(running)
+        await client.post(f"/api/jobs/{raced}/cancel")
+        await client.idle()
+    assert (await client.get_json(f"/api/jobs/{running}"))["status"] == "cancelled"
+    assert (await client.post(f"/api/jobs/{raced}/cancel")).json() == {"cancelled": False}

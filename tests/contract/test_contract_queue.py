@@ -1,8 +1,9 @@
 """GET and POST /queue, /prompt, /interrupt and /free: what waits, in which order, and how it is taken back."""
 
+import asyncio
 import json
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import pytest_asyncio
 from tests.contract import prompts
 from tests.contract.allowed import allowed
 from tests.contract.client import Client, eventually
-from tests.contract.sockets import Socket
+from tests.contract.sockets import Event, Frame, Socket
 from tests.contract.targets import Target
 
 
@@ -26,6 +27,21 @@ async def running(target: Target, client: Client, socket: Socket) -> AsyncIterat
 async def put(client: Client, **fields: Any) -> str:
     prompt_id: str = (await client.submit(prompts.text(f"waits {prompts.fresh()}"), **fields))["prompt_id"]
     return prompt_id
+
+
+def events(frames: Sequence[Frame]) -> list[Event]:
+    return [frame for frame in frames if isinstance(frame, Event) and frame.kind == "status"]
+
+
+async def count(socket: Socket, remaining: int) -> None:
+    """Wait until everybody has been told of so many prompts."""
+    await socket.until_event("status", status={"exec_info": {"queue_remaining": remaining}})
+
+
+async def settled(socket: Socket, remaining: int) -> None:
+    """Wait until the last that was told is so many."""
+    last = {"status": {"exec_info": {"queue_remaining": remaining}}}
+    await socket.until(lambda frames: events(frames)[-1].data == last)
 
 
 async def waiting(client: Client) -> list[str]:
@@ -80,14 +96,18 @@ async def test_numbers_decide_the_order(client: Client) -> None:
 
 
 async def test_they_run_in_that_order(client: Client, target: Target) -> None:
+    equal = sorted((str(uuid.uuid4()) for _ in range(3)), reverse=True)
     async with client.socket() as socket:
         async with target.busy(client, socket):
-            plain = await put(client)
+            plain = [await put(client) for _ in range(2)]
             late = await put(client, number=1e9)
-            front = await put(client, front=True)
+            for prompt_id in equal:
+                await put(client, prompt_id=prompt_id, number=-1e9)
+            first = await put(client, number=-2e9)
+            front = [await put(client, front=True) for _ in range(2)]
         await client.history(late)
-    done = list(await client.get_json("/history?max_items=3"))
-    assert done == [front, plain, late]
+    done = list(await client.get_json("/history?max_items=9"))
+    assert done == [first, *sorted(equal), *reversed(front), *plain, late]
 
 
 @pytest.mark.usefixtures("running")
@@ -113,6 +133,25 @@ async def test_delete_takes_back_what_waits(client: Client, running: str) -> Non
     assert await waiting(client) == [kept]
     assert [item[1] for item in (await client.queue())[0]] == [running]
     assert await client.get_json(f"/history/{gone}") == {}
+
+
+async def test_delete_looks_for_strings_only(client: Client, running: str) -> None:
+    kept, gone = await put(client), await put(client)
+    assert (await client.post("/queue", {"delete": [None, 5, [kept], {kept: kept}, gone, gone]})).status == 200
+    assert await waiting(client) == [kept]
+    assert [item[1] for item in (await client.queue())[0]] == [running]
+
+
+async def test_what_is_deleted_while_another_ends_is_gone_or_has_run(client: Client, running: str) -> None:
+    """It may start while it is being deleted; then it runs to its end like any other."""
+    raced, last = await put(client), await put(client)
+    await asyncio.gather(
+        client.post("/interrupt", {"prompt_id": running}), client.post("/queue", {"delete": [raced, running]})
+    )
+    await client.history(last)
+    entries = await client.get_json(f"/history/{raced}")
+    assert entries == {} or entries[raced]["status"]["status_str"] == "success"
+    assert not any(await client.queue())
 
 
 async def test_clear_takes_back_all_that_waits(client: Client, running: str) -> None:
@@ -146,6 +185,24 @@ async def test_deleting_what_waits_is_told_to_all(client: Client, socket: Socket
 async def test_a_body_that_says_nothing(client: Client, target: Target, body: bytes) -> None:
     answer = await client.request("POST", "/queue", body)
     assert answer.status == 500 or (allowed(target, "a 4xx for a 500 page") and answer.status == 400)
+
+
+@pytest.mark.parametrize("body", [b"[]", b"5", b'"now"'])
+async def test_an_interrupt_that_is_no_object_stops_nothing(
+    client: Client, target: Target, running: str, body: bytes
+) -> None:
+    answer = await client.request("POST", "/interrupt", body)
+    assert answer.status == 500 or (allowed(target, "a 4xx for a 500 page") and answer.status == 400)
+    assert [item[1] for item in (await client.queue())[0]] == [running]
+
+
+async def test_an_interrupt_by_id_stops_what_runs_and_nothing_else(
+    client: Client, running: str, socket: Socket
+) -> None:
+    kept = await put(client, number=1e9)
+    await client.post("/interrupt", {"prompt_id": running})
+    await socket.until_event("execution_interrupted", prompt_id=running)
+    assert (await client.history(kept))["status"]["status_str"] == "success"
 
 
 async def test_an_interrupt_of_another_prompt_does_nothing(client: Client, running: str) -> None:
@@ -216,6 +273,40 @@ async def test_one_id_twice_under_different_numbers(client: Client, target: Targ
     assert [answer["prompt_id"] for answer in answers] == [prompt_id] * 2
     queued = (await waiting(client)).count(prompt_id)
     assert queued == 2 or (allowed(target, "a repeated id runs once") and queued == 1)
+
+
+async def test_an_id_of_the_history_sent_again(client: Client, socket: Socket) -> None:
+    """ComfyUI runs it again. Where the queue is held, the first answer is given again; deleted, it is new to both."""
+    prompt, prompt_id = prompts.text(f"again {prompts.fresh()}"), str(uuid.uuid4())
+    first = await client.run(prompt, socket, prompt_id=prompt_id)
+    again = await client.submit(prompt, socket.client_id, prompt_id=prompt_id)
+    assert again.keys() == first.answer.keys()
+    assert again["prompt_id"] == prompt_id
+    await client.idle()
+    await client.post("/history", {"delete": [prompt_id]})
+    assert await client.get_json(f"/history/{prompt_id}") == {}
+    await client.submit(prompt, socket.client_id, prompt_id=prompt_id)
+    assert (await client.history(prompt_id))["status"]["status_str"] == "success"
+
+
+async def test_the_count_that_everybody_is_told(client: Client, target: Target) -> None:
+    """Up by one with each submission, down by one with each that is deleted, cleared or ends; nothing else shows."""
+    async with client.socket() as watcher, client.socket() as socket:
+        begun = len(watcher.frames) - 1
+        async with target.busy(client, socket):
+            await count(watcher, 1)
+            for number in (2, 3, 4):
+                gone = await put(client)
+                await count(watcher, number)
+            await client.post("/queue", {"delete": [gone]})
+            await settled(watcher, 3)
+            await client.post("/queue", {"clear": True})
+            await settled(watcher, 1)
+        await settled(watcher, 0)
+    told = [frame.data["status"]["exec_info"]["queue_remaining"] for frame in events(watcher.frames[begun:])]
+    steps = [number for place, number in enumerate(told) if place == 0 or told[place - 1] != number]
+    assert steps[:5] == [0, 1, 2, 3, 4]
+    assert steps[5:] in ([3, 1, 0], [3, 2, 1, 0])
 
 
 @pytest.mark.usefixtures("running")
