@@ -120,6 +120,14 @@ def test_the_judge_knows_what_fairness_owes() -> None:
     assert not judge(record(prompts, [0, 1, 3, 2, 4]), Settings(max_bypass=0, fair_quantum=1.0)).bounds_hold
 
 
+def test_the_judge_lets_nobody_owe_what_has_been_caught_up() -> None:
+    """Ann was ahead by 30 s, then bob by 30 s, and now bob by 10 s: nobody owes anybody anything."""
+    history = [(3, "ann")] * 3 + [(2, "bob")] * 6 + [(1, "ann")] * 2
+    prompts = [Prompt(0.0, A, 1.0, client, priority) for priority, client in (*history, (0, "ann"), (0, "bob"))]
+    passed = record(prompts, [*range(len(history)), 12, 11])
+    assert not judge(passed, Settings(max_bypass=0, fair_quantum=15.0)).bounds_hold
+
+
 # what is asked for
 
 

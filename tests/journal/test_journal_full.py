@@ -162,7 +162,7 @@ async def test_trouble_ends_by_itself_when_there_is_room_and_nothing_to_write(
         looked_three_times.set()
         return DiskUsage(2**40, 0, 2**40)
 
-    monkeypatch.setattr(journal_commit.shutil, "disk_usage", room_at_the_third_look)
+    monkeypatch.setattr("shutil.disk_usage", room_at_the_third_look)
     with pytest.raises(JournalFull):
         await journal.accept(record(1))
     assert await asyncio.to_thread(looked_three_times.wait, 30)
