@@ -29,6 +29,7 @@ class InForce:
         """Read it again; whether it is in force. A file with faults that the one in force has not is not taken."""
         if self.path is None:
             return False
+        self._files.changed()  # what is read now is no news at the next look
         new = load(self.path)
         self.rejected = tuple(fault for fault in new.faults if fault not in self.schedule.faults)
         if self.rejected:

@@ -40,6 +40,14 @@ async def test_a_broken_new_file_leaves_the_old_one_in_force(stage: Stage, broke
         assert ([row.name for row in report.rows], report.rejected) == (["c"], ())
 
 
+async def test_what_was_read_for_a_person_is_not_read_again(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    async with stage.playing(entry("a")) as service:
+        stage.write("[[entry")
+        assert service.reload()
+        await stage.clock.advance(20)
+    assert caplog.text.count("stays in force") == 1
+
+
 async def test_an_entry_that_was_broken_from_the_start_does_not_block_changes(stage: Stage) -> None:
     async with stage.playing(entry("bad", cron="never") + entry("a")) as service:
         assert (row(service, "bad").status, row(service, "a").status) == ("out", "idle")
