@@ -11,10 +11,10 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from proxy.addresses import check_url, leads_to, split_address
 from proxy.core.groups import Group, Keep
 from proxy.core.mode import Mode
 from proxy.core.settings import Validate
@@ -64,10 +64,7 @@ class UpstreamSection(_Section):
     @field_validator("url")
     @classmethod
     def _url_is_http(cls, value: str) -> str:
-        parts = urlsplit(value)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ValueError("must look like http://127.0.0.1:8188")
-        return value.rstrip("/")
+        return check_url(value)
 
 
 class LoadersSection(_Section):
@@ -211,18 +208,6 @@ def state_directory() -> Path:
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "comfykeep"
 
 
-def split_address(value: str) -> tuple[str, int]:
-    """Split `host:port` or `[ipv6]:port`.
-
-    Raises:
-        ValueError: when it is neither.
-    """
-    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%\w]+)\]|([^:\[\]]*)):(\d{1,5})", value)
-    if match is None or int(match[3]) > 65535:  # noqa: PLR2004 - the highest TCP port
-        raise ValueError('must be "host:port", for example "127.0.0.1:8189" or "[::1]:8189"')
-    return match[1] or match[2] or "0.0.0.0", int(match[3])  # noqa: S104 - ":8189" asks for all interfaces; serve warns
-
-
 def load(path: Path) -> Config:
     """Read and check a configuration file.
 
@@ -242,9 +227,19 @@ def load(path: Path) -> Config:
     except ValidationError as error:
         faults = "\n".join(f"{path}:{_line_of(text, fault['loc'])}: {_explain(fault)}" for fault in error.errors())
         raise ConfigError(faults) from error
-    if faults := "\n".join(f"{path}:{_line_of(text, loc)}: {fault}" for loc, fault in _repeated_groups(config)):
+    if faults := "\n".join(f"{path}:{_line_of(text, loc)}: {fault}" for loc, fault in _contradictions(config)):
         raise ConfigError(faults)
     return config
+
+
+def _contradictions(config: Config) -> Iterator[tuple[tuple[int | str, ...], str]]:
+    """What only the whole of it shows: for each fault its key and what is wrong."""
+    yield from _repeated_groups(config)
+    proxy, upstream = config.proxy, config.upstream
+    if leads_to(upstream.url, proxy.host, proxy.port):
+        given = ("upstream", "url") if "url" in upstream.model_fields_set else ("proxy", "listen")
+        values = f"upstream.url = {upstream.url!r}, proxy.listen = {proxy.listen!r}"
+        yield given, f"upstream.url is comfykeep's own address; set it to ComfyUI's port ({values})"
 
 
 def _repeated_groups(config: Config) -> Iterator[tuple[tuple[int | str, ...], str]]:

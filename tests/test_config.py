@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from proxy.config import Config, keys, load, split_address
+from proxy.addresses import leads_to, split_address
+from proxy.config import Config, keys, load
 from proxy.core.mode import Mode
 from proxy.errors import ConfigError
 
@@ -76,7 +77,11 @@ GROUP = "[[group]]\nname = 'a'\nmodels = ['*']\n"
         ("[proxy]\nmode = 'fast'\n", ["proxy.toml:2", "'observe', 'pins' or 'full'"]),
         ("[normalizer]\nstrategy = 'pin'\n", ["proxy.toml:2", "'pins', 'inspire' or 'off'"]),
         ("[proxy]\nlisten = '8189'\n", ["proxy.listen", "127.0.0.1:8189"]),
-        ("[proxy]\nlisten = '127.0.0.1:99999'\n", ["proxy.listen"]),
+        ("[proxy]\nlisten = '127.0.0.1:99999'\n", ["proxy.listen", "no port 99999", "up to 65535"]),
+        ("[upstream]\nurl = 'http://a:99999'\n", ["proxy.toml:2", "upstream.url", "up to 65535"]),
+        ("[upstream]\nurl = 'http://a:1/?x=1'\n", ["proxy.toml:2", "upstream.url", "before the ?"]),
+        ("[proxy]\nlisten = '127.0.0.1:8188'\n", ["proxy.toml:2", "upstream.url is comfykeep's own", "proxy.listen"]),
+        ("[upstream]\n\nurl = 'http://localhost:8189'\n", ["proxy.toml:3", "ComfyUI's port"]),
         ("[upstream]\n\nurl = 'localhost:8188'\n", ["proxy.toml:3", "upstream.url", "http://127.0.0.1:8188"]),
         ("[pins]\nram_share = 1.5\n", ["pins.ram_share", "1.5"]),
         ("[pins]\nmax_chains = -1\n", ["pins.max_chains", "-1"]),
@@ -126,6 +131,36 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 )
 def test_addresses(text: str, address: tuple[str, int]) -> None:
     assert split_address(text) == address
+
+
+_HERE = ("localhost", "127.0.0.1", "0.0.0.0", "[::1]", "[::]")  # noqa: S104 - compared, not bound
+
+
+@pytest.mark.parametrize("host", [*_HERE, "LOCALHOST", "[::ffff:127.0.0.1]"])
+def test_whoever_listens_everywhere_is_reached_at_each_loopback_address(host: str) -> None:
+    assert leads_to(f"http://{host}:8188", "0.0.0.0", 8188)  # noqa: S104 - compared, not bound
+    assert leads_to(f"http://{host}:8188/", "::", 8188)
+    assert leads_to(f"http://{host}", "localhost", 80)
+    assert leads_to(f"https://{host}", "localhost", 443)
+    assert not leads_to(f"http://{host}:8188", "localhost", 8189)
+
+
+@pytest.mark.parametrize("host", _HERE)
+def test_an_address_leads_to_itself(host: str) -> None:
+    assert leads_to(f"http://{host}:8188", split_address(f"{host}:8188")[0], 8188)
+
+
+@pytest.mark.parametrize(
+    ("url", "listen"),
+    [
+        ("http://127.0.0.1:8188", "127.0.0.2:8188"),
+        ("http://127.0.0.1:8188", "[::1]:8188"),
+        ("http://box:8188", "127.0.0.1:8188"),
+        ("http://192.0.2.1:8188", "0.0.0.0:8188"),
+    ],
+)
+def test_another_machine_or_address_is_another(url: str, listen: str) -> None:
+    assert not leads_to(url, *split_address(listen))
 
 
 def test_modes_are_the_documented_ones() -> None:
