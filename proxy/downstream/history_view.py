@@ -4,6 +4,7 @@ ComfyUI's history dies with its process, and never had the prompts that ended he
 that only the journal has come first: they are older, or ComfyUI never saw them.
 """
 
+import asyncio
 from typing import Any
 
 from aiohttp import web
@@ -57,10 +58,12 @@ class HistoryView:
 
     async def _theirs(self) -> dict[str, Any]:
         try:
-            history: dict[str, Any] = restore_history(await self._engine.upstream.client.get_json("/history"))
+            history = await self._engine.upstream.client.get_json("/history")
         except UpstreamError:
             return {}
-        return history
+        # There may be ten thousand entries, and events must not wait for them.
+        restored: dict[str, Any] = await asyncio.to_thread(restore_history, history)
+        return restored
 
 
 _BAD = -(2**63)
