@@ -16,6 +16,7 @@ import simulator
 from normalizer import Role, Schema, describe
 from proxy.app import Running, limits, memory_watch, running
 from proxy.cli.lifetime import Lifetime
+from proxy.cli.plain_log import told_in_a_line
 from proxy.cli.warming import schedule_problems
 from proxy.collecting import collect_rarely
 from proxy.config import Config
@@ -55,6 +56,7 @@ def serve(config: Config, path: Path | None) -> None:
         ServeError: when the address cannot be listened on, or the journal cannot be used.
     """
     logging.basicConfig(level=config.proxy.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("aiohttp.server").addFilter(told_in_a_line)
     collect_rarely()
     with contextlib.suppress(KeyboardInterrupt):
         run_async(_serve(config, path))
