@@ -92,6 +92,7 @@ async def test_after_a_broken_connection_it_is_read_again() -> None:
         async with stage.client.socket() as socket:
             await stage.client.run(encode("a", "1"), socket)
         shared = stage.proxy.engine.upstream.planner.residency.shared
+        await until(lambda: shared.limits and not shared.puzzling, "the list to be read")
         lists = len(stage.relay.asked("GET", "/inspire/cache/list"))
         stage.relay.break_sockets()
         await until(lambda: not shared.refs(), "the break to be noticed")
