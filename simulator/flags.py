@@ -1,6 +1,7 @@
 """ComfyUI's command line, as far as the simulator acts on it (ComfyUI comfy/cli_args.py)."""
 
 import argparse
+import difflib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,13 +9,117 @@ from typing import Any
 
 from .config import DEFAULT_MODELS, CacheMode, SimulatorConfig
 
+_ONLY_REPORTED = frozenset(
+    [
+        "async-offload",
+        "auto-launch",
+        "base-directory",
+        "bf16-text-enc",
+        "bf16-unet",
+        "bf16-vae",
+        "comfy-api-base",
+        "cpu",
+        "cpu-vae",
+        "cuda-device",
+        "cuda-malloc",
+        "database-url",
+        "debug-hang",
+        "default-device",
+        "default-hashing-function",
+        "deterministic",
+        "directml",
+        "disable-all-",
+        "custom-nodes",
+        "disable-api-nodes",
+        "disable-async-offload",
+        "disable-auto-launch",
+        "disable-cuda-graphs",
+        "disable-cuda-malloc",
+        "disable-dynamic-vram",
+        "disable-ipex-optimize",
+        "disable-manager-ui",
+        "disable-mmap",
+        "disable-nvml-pressure",
+        "disable-pinned-",
+        "memory",
+        "disable-triton-backend",
+        "disable-xformers",
+        "dont-print-server",
+        "dont-upcast-attention",
+        "enable-asset-hashing",
+        "enable-assets",
+        "enable-dynamic-vram",
+        "enable-manager",
+        "enable-manager-legacy-ui",
+        "enable-triton-backend",
+        "extra-model-",
+        "paths-config",
+        "fast",
+        "fast-disk",
+        "feature-flag",
+        "force-channels-last",
+        "force-fp16",
+        "force-fp32",
+        "force-non-blocking",
+        "force-",
+        "upcast-attention",
+        "fp16-intermediates",
+        "fp16-text-enc",
+        "fp16-unet",
+        "fp16-vae",
+        "fp32-text-enc",
+        "fp32-unet",
+        "fp32-vae",
+        "fp64-unet",
+        "fp8",
+        "fp8_e4m3fn-text-enc",
+        "fp8_e4m3fn-unet",
+        "fp8_e5m2-text-enc",
+        "fp8_e5m2-unet",
+        "fp8_e8m0fnu-unet",
+        "front-end-root",
+        "front-",
+        "end-version",
+        "input-directory",
+        "list-feature-flags",
+        "log-stdout",
+        "lowvram",
+        "mmap-torch-files",
+        "models-directory",
+        "multi-user",
+        "normalvram",
+        "novram",
+        "oneapi-device-selector",
+        "preview-size",
+        "quick-test-for-ci",
+        "supports-fp8-compute",
+        "temp-directory",
+        "tls-",
+        "certfile",
+        "tls-keyfile",
+        "use-ck-attention",
+        "use-flash-attention",
+        "use-pytorch-cross-attention",
+        "use-quad-cross-attention",
+        "use-sage-attention",
+        "use-split-cross-attention",
+        "user-directory",
+        "verbose",
+        "vram-headroom",
+        "whitelist-custom-nodes",
+        "windows-standalone-build",
+    ]
+)
+"""The flags of ComfyUI on which the simulator does not act (0.3.64 and 0.33.0)."""
+
 
 def _parser() -> argparse.ArgumentParser:
     defaults = SimulatorConfig()
     parser = argparse.ArgumentParser(
-        prog="python -m simulator",
-        description=__doc__,
-        epilog="Other flags of ComfyUI are only reported by /system_stats.",
+        prog="comfykeep simulate",
+        description="A simulated ComfyUI.",
+        epilog="`--cache classic`, `ram`, `lru N` and `none` are taken for --cache-classic and so on; other flags of "
+        "ComfyUI are only reported by /system_stats.",
     )
     parser.add_argument("--listen", default=defaults.host, nargs="?", const="0.0.0.0", metavar="IP")  # noqa: S104  # as ComfyUI
     parser.add_argument("--port", type=int, default=8188)
@@ -55,9 +160,21 @@ def _cache_mode(args: argparse.Namespace) -> CacheMode:
     return CacheMode.NONE if args.cache_none else CacheMode.RAM
 
 
+def _refuse_unknown(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
+    """Exit with a message at a flag that ComfyUI has not either; other words are values of flags it has."""
+    own = [option.removeprefix("--") for action in parser._actions for option in action.option_strings]  # noqa: SLF001 - it has no other list
+    for word in words:
+        name = word.removeprefix("--").partition("=")[0]
+        if word.startswith("-") and name not in _ONLY_REPORTED:
+            close = difflib.get_close_matches(name, [*own, *_ONLY_REPORTED], n=1)
+            parser.error(f"unknown flag {word}" + (f": did you mean --{close[0]}?" if close else "; --help lists all"))
+
+
 def parse(words: Sequence[str]) -> SimulatorConfig:
     """The configuration that a command line asks for; exits with a message where it is wrong."""
-    args, rest = _parser().parse_known_args(words)
+    parser = _parser()
+    args, rest = parser.parse_known_args(words)
+    _refuse_unknown(parser, rest)
     models: Any = DEFAULT_MODELS if args.models is None else json.loads(args.models.read_text(encoding="utf-8"))
     return SimulatorConfig(
         host=args.listen,

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import shutil
 import signal
+import sys
 import tempfile
 from pathlib import Path
 from types import TracebackType
@@ -219,6 +220,10 @@ def run(config: SimulatorConfig) -> int:
         reason = asyncio.run(serve(config))
     except KeyboardInterrupt:
         return 0
+    except OSError as error:
+        address = f"{config.host}:{config.port}"
+        print(f"Cannot listen on {address}: {error.strerror or error}. Choose another --port.", file=sys.stderr)  # noqa: T201
+        return 1
     if reason is None:
         return 0
     print(reason, flush=True)  # noqa: T201  # the last words of the process

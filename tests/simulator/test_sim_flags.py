@@ -55,3 +55,9 @@ def test_flags_of_the_simulated_machine_are_not_reported() -> None:
     config = parse(["--time-scale", "60", "--ram", "32", "--vram", "8", "--disk", "1.5", "--pcie", "10"])
     assert (config.time_scale, config.ram_gb, config.vram_gb, config.disk_gbps) == (60, 32, 8, 1.5)
     assert config.argv(1) == ["main.py", "--listen", "127.0.0.1", "--port", "1", "--disable-dynamic-vram"]
+
+
+def test_a_flag_that_comfyui_has_not_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(["--prot", "8542"])
+    assert "unknown flag --prot: did you mean --port?" in capsys.readouterr().err
