@@ -1,5 +1,7 @@
 """Puts the parts together, from configuration to listening port."""
 
+import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -12,6 +14,7 @@ from proxy.config import Config
 from proxy.core.budget import Limits
 from proxy.core.costs import LoadCosts
 from proxy.core.flags import GB
+from proxy.core.mode import Mode
 from proxy.core.pinning import PinPlanner
 from proxy.core.release import Releases
 from proxy.core.residency import Residency
@@ -30,12 +33,15 @@ from proxy.engine.comfy import Upstream
 from proxy.engine.memory import MemoryWatch
 from proxy.engine.queue import HeldQueue, Parts, Terms
 from proxy.journal import Journal
+from proxy.journal_peek import told, unfinished
 from proxy.tasks import Tasks
 from proxy.upstream.client import UpstreamClient
 from proxy.upstream.feed import Feed
 from proxy.upstream.schema import SchemaKeeper
 from proxy.upstream.stats import StatsReader
 from warmup import StateFile, SystemClock, WarmupService
+
+log = logging.getLogger(__name__)
 
 _HEAD_LIMIT = 1 << 20
 """Bytes of a request line or of one header: ComfyUI decides what is too long."""
@@ -78,6 +84,10 @@ async def running(config: Config) -> AsyncIterator[Running]:
             lambda observer: Feed(url, observer),
             lambda parts: _open_queue(proxy.config, parts),
         )
+        if config.proxy.mode is not Mode.FULL:
+            engine.left_in_journal = await asyncio.to_thread(unfinished, config.journal.file)
+        if engine.left_in_journal:
+            log.warning("%s", told(engine.left_in_journal))
         engine.pulse.stall.timeout = config.upstream.stall_timeout
         warmup = engine.warming.service = _warmup(config, engine)
         proxy = Running("", engine, warmup, config)

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from proxy.cli import benches, queueing, remote, service, serving, status, warming
-from proxy.cli.options import ConfigOption, JsonOption, ProxyOption, read_config
+from proxy.cli.options import ConfigOption, JsonOption, PromptArgument, ProxyOption, read_config
 from proxy.core.mode import Mode
 from proxy.errors import ConfigError
 
@@ -45,9 +45,9 @@ def demo(json_output: JsonOption = False) -> None:
     benches.demo(json_output=json_output)
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
 def simulate(context: typer.Context) -> None:
-    """Run the simulated ComfyUI alone: --port, --time-scale, --cache classic|ram|lru N|none, other flags of ComfyUI."""
+    """Run the simulated ComfyUI alone; `comfykeep simulate --help` lists its flags."""
     raise typer.Exit(serving.simulate(context.args))
 
 
@@ -65,7 +65,7 @@ def mode(
 
 @app.command()
 def diff(
-    prompt_id: Annotated[str, typer.Argument(help="the id that ComfyUI answered to the submission")],
+    prompt_id: PromptArgument,
     proxy: ProxyOption = None,
     config: ConfigOption = None,
     json_output: JsonOption = False,

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from proxy.cli.options import ConfigOption, JsonOption, ProxyOption, read_config
+from proxy.cli.options import ConfigOption, JsonOption, PromptArgument, ProxyOption, read_config, table_console
 from proxy.cli.remote import address, call
 
 app = typer.Typer(
@@ -20,8 +20,8 @@ app = typer.Typer(
     invoke_without_command=True,
 )
 
-PromptArgument = Annotated[str, typer.Argument(help="the id that was answered to the submission")]
-
+_ID = 36
+"""Characters of a UUID."""
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
@@ -43,7 +43,7 @@ def show(
     console = Console(soft_wrap=True, highlight=False)
     for line in _remarks(answer):
         console.print(line, markup=False)
-    Console().print(_table(answer, time.time()))
+    table_console().print(_table(answer, time.time()))
     more = answer["waiting_total"] - len(answer["waiting"])
     if more:
         console.print(f"{more} more wait; --limit shows more.")
@@ -102,8 +102,9 @@ def _remarks(answer: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _table(answer: Mapping[str, Any], now: float) -> Table:
-    table = Table()
-    for heading in ("prompt", "state", "priority", "client", "models", "waited", "start in"):
+    table = Table(box=None, pad_edge=False)
+    table.add_column("prompt", no_wrap=True, overflow="ignore", min_width=_ID)  # what other commands are given
+    for heading in ("state", "priority", "client", "models", "waited", "start in"):
         table.add_column(heading, overflow="fold")
     for row in (*answer["running"], *answer["staged"], *answer["waiting"]):
         wait = row["expected_start"] - now

@@ -1,20 +1,20 @@
 """Commands that talk to a running proxy."""
 
 import json
+from http.client import HTTPException
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote
 from urllib.request import Request, urlopen
 
 from rich.console import Console
-from rich.table import Table
 
 from proxy.config import Config
 from proxy.core.mode import Mode
 
 _TIMEOUT = 10.0
 _SHOWN = 100
-"""Characters of a value that are shown in a table."""
+"""Characters of a value that are shown."""
 
 
 class RemoteError(Exception):
@@ -24,7 +24,7 @@ class RemoteError(Exception):
 def address(proxy: str | None, config: Config) -> str:
     """Where the running proxy answers: as told, or where the configuration makes it listen."""
     if proxy is not None:
-        return proxy.rstrip("/")
+        return (proxy if "://" in proxy else f"http://{proxy}").rstrip("/")
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.proxy.host, config.proxy.host)  # noqa: S104 - a comparison
     return f"http://[{host}]:{config.proxy.port}" if ":" in host else f"http://{host}:{config.proxy.port}"
 
@@ -36,7 +36,13 @@ def mode(url: str, new: Mode | None) -> None:
         RemoteError: when the proxy does not answer.
     """
     answer = call(url, "/comfykeep/mode") if new is None else call(url, "/comfykeep/mode", "PUT", {"mode": new})
-    Console().print(answer["mode"])
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(answer["mode"])
+    if answer["mode"] != Mode.FULL and answer.get("waiting_here"):
+        paused = ", ".join(answer["paused_by"])
+        stuck = f"and the queue is paused by {paused}: `comfykeep queue resume` lets them run"
+        how = stuck if paused else "and are run from here"
+        console.print(f"{answer['waiting_here']} prompts still wait here, {how}", markup=False)
 
 
 def diff(url: str, prompt_id: str, *, json_output: bool) -> None:
@@ -49,22 +55,20 @@ def diff(url: str, prompt_id: str, *, json_output: bool) -> None:
     if json_output:
         print(json.dumps(answer, indent=2))  # noqa: T201 - the answer of a command
         return
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, highlight=False)
     changes = answer["changes"]
-    console.print(f"Prompt {prompt_id}, {answer['handling']}: {len(changes)} changes", highlight=False)
-    if not changes:
-        return
-    table = Table(show_lines=True)
-    for heading in ("rule", "node", "the client sent", "ComfyUI got", "why"):
-        table.add_column(heading, overflow="fold")
+    console.print(f"Prompt {prompt_id}, {answer['handling']}: {len(changes)} changes", markup=False)
+    # No table: five columns of ids and JSON are unreadable at 80 characters.
     for change in changes:
-        cells = (change["rule"], change["node_id"], _brief(change["before"]), _brief(change["after"]), change["reason"])
-        table.add_row(*cells)
-    Console().print(table)
+        console.print(f"\n{change['rule']}: node {change['node_id']}", markup=False)
+        for label, value in (("the client sent", change["before"]), ("ComfyUI got", change["after"])):
+            if value is not None:
+                console.print(f"  {label:<15} {_brief(value)}", markup=False)
+        console.print(f"  {'why':<15} {change['reason']}", markup=False)
 
 
 def _brief(value: Any) -> str:
-    text = "" if value is None else value if isinstance(value, str) else json.dumps(value)
+    text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 
 
@@ -75,13 +79,13 @@ def call(url: str, path: str, method: str = "GET", body: Any = None, timeout: fl
         RemoteError: when it does not answer, or refuses.
     """
     data = None if body is None else json.dumps(body).encode()
-    request = Request(url + path, data, {"Content-Type": "application/json"}, method=method)  # noqa: S310 - http only
     try:
+        request = Request(url + path, data, {"Content-Type": "application/json"}, method=method)  # noqa: S310 - see below
         with urlopen(request, timeout=timeout) as response:  # noqa: S310 - the operator's own URL
             return json.load(response)
     except HTTPError as error:
         raise RemoteError(_said(url, error)) from error
-    except (URLError, OSError, ValueError) as error:
+    except (URLError, HTTPException, OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise RemoteError(
             f"No comfykeep answers at {url} ({reason}). Is it running? Else name it with --proxy."

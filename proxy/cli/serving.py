@@ -5,7 +5,7 @@ import contextlib
 import json
 import logging
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,16 @@ import simulator
 from normalizer import Role, Schema, describe
 from proxy.app import Running, limits, memory_watch, running
 from proxy.cli.lifetime import Lifetime
+from proxy.cli.options import table_console
 from proxy.cli.plain_log import told_in_a_line
 from proxy.cli.warming import schedule_problems
 from proxy.collecting import collect_rarely
 from proxy.config import Config
-from proxy.core.advice import Severity
+from proxy.core.advice import Advice, Severity
+from proxy.core.mode import Mode
 from proxy.engine.report import Report, Wanted, survey
 from proxy.errors import ComfykeepError, UpstreamError
+from proxy.journal_peek import told, unfinished
 from proxy.tasks import Tasks
 from proxy.upstream.client import UpstreamClient
 
@@ -144,7 +147,7 @@ def check(config: Config) -> int:
             return await _survey(config, client)
 
     report = asyncio.run(look())
-    problems = [*report.problems, *schedule_problems(config, report.schema)]
+    problems = [*_left_in_journal(config), *report.problems, *schedule_problems(config, report.schema)]
     console = Console(soft_wrap=True, highlight=False)
     for line in report.lines():
         console.print(line, markup=False)
@@ -155,6 +158,12 @@ def check(config: Config) -> int:
     if not bad:
         console.print("[green]No problems found.[/]")
     return 1 if bad else 0
+
+
+def _left_in_journal(config: Config) -> Iterator[Advice]:
+    count = 0 if config.proxy.mode is Mode.FULL else unfinished(config.journal.file)
+    if count:
+        yield Advice(f"{told(count)}.", 'Or set [proxy] mode = "full" before the next start.')
 
 
 def simulate(arguments: Sequence[str]) -> int:
@@ -191,7 +200,7 @@ def loaders(config: Config, upstream: str | None, object_info: Path | None, *, j
     for row in rows:
         if row.role is not Role.NEITHER:
             table.add_row(row.class_type, row.role, row.reason)
-    console = Console()
+    console = table_console()
     console.print(table)
     others = sum(row.role is Role.NEITHER for row in rows)
     console.print(f"{others} more classes are neither; --json lists them with the reason.")

@@ -6,14 +6,15 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from proxy.cli.options import ConfigOption, JsonOption, ProxyOption, read_config
+from proxy.cli.options import ConfigOption, JsonOption, ProxyOption, read_config, table_console
 from proxy.cli.queueing import spell
 from proxy.cli.remote import address, call
+from proxy.journal_peek import told
 
 _EVERY = 2.0
 """Seconds between two looks with --watch."""
@@ -34,7 +35,7 @@ def status(
     if json_output:
         print(json.dumps(answer, indent=None if watch else 2), flush=True)  # noqa: T201 - the answer of a command
     elif not watch:
-        Console().print(view(answer))
+        table_console().print(view(answer))
     if watch:
         _watch(url, answer, json_output=json_output)
 
@@ -59,6 +60,8 @@ def _lines(answer: Mapping[str, Any]) -> Iterator[str]:
     upstream, totals = answer["upstream"], answer["totals"]
     state = f"ComfyUI {upstream['version'] or 'of unknown version'}" if upstream["up"] else "ComfyUI does not answer"
     yield f"{state} at {upstream['url']}; mode {answer['mode']}"
+    if answer["waiting_in_journal"]:
+        yield told(answer["waiting_in_journal"])
     for name, memory in (("RAM ", upstream["ram"]), ("VRAM", upstream["vram"])):
         if memory is not None:
             yield f"{name} {_bar(memory)}"

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from normalizer import Schema
 from proxy.cli import remote
-from proxy.cli.options import ConfigOption, JsonOption, ProxyOption, read_config
+from proxy.cli.options import ConfigOption, JsonOption, ProxyOption, read_config, table_console
 from proxy.config import Config
 from proxy.core.advice import Advice
 from warmup import Depth, Result, Surroundings, check, load
@@ -106,7 +106,7 @@ def _show(report: Mapping[str, Any], *, json_output: bool) -> None:
         cells = (row["name"], row["what"], row["to"] or "", row["when"], _when(row["next_at"]), now, last)
         table.add_row(*map(escape, cells))
     if report["entries"]:
-        Console().print(table)
+        table_console().print(table)
     for fault in report["faults"]:
         console.print(fault, markup=False)
     for fault in report["rejected"]:

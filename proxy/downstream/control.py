@@ -17,8 +17,11 @@ class Control:
         self._engine = engine
 
     async def get_mode(self, _request: web.Request) -> web.StreamResponse:
-        """`GET /comfykeep/mode`."""
-        return web.json_response({"mode": self._engine.mode})
+        """`GET /comfykeep/mode`, with what waits in the held queue whatever the mode is."""
+        engine = self._engine
+        return web.json_response(
+            {"mode": engine.mode, "waiting_here": engine.waiting_here, "paused_by": engine.paused_by}
+        )
 
     async def set_mode(self, request: web.Request) -> web.StreamResponse:
         """`PUT /comfykeep/mode` with `{"mode": "observe" | "pins" | "full"}`; holds from the next prompt on.

@@ -46,6 +46,7 @@ class StatusView:
         running, waiting = self._prompts()
         return Status(
             mode=engine.mode,
+            waiting_in_journal=engine.waiting_in_journal,
             upstream=self._upstream(running, waiting),
             slow_pins=tuple(
                 SlowPin(models=_labels(pin.models), seconds=pin.seconds) for pin in engine.upstream.start_delays.slow

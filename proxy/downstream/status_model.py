@@ -112,6 +112,9 @@ class Status(_Model):
     """All of it."""
 
     mode: Mode
+    waiting_in_journal: int = Field(
+        description="prompts of an earlier process in a journal that this mode does not open; mode full runs them"
+    )
     upstream: UpstreamStatus
     slow_pins: tuple[SlowPin, ...]
     health: Health

@@ -123,6 +123,8 @@ class Engine:
             clock=clock,
             wall=wall,
         )
+        self.left_in_journal = 0
+        """Unfinished prompts that the journal's file held when this process began, if it was not opened."""
         self.departure = Departure()
         self.learned: Callable[[], object] = lambda: None
         """Called when a ComfyUI that has come up has told what it is."""
@@ -173,7 +175,7 @@ class Engine:
         Raises:
             JournalUnusable: when the mode is `full` and the journal cannot be opened.
         """
-        await self.change_mode(self._wanted)
+        await self._enter(self._wanted)
         await self.feed.start()
         self._tasks.spawn(self.pulse.run(), "beat")
         self._tasks.spawn(self._housekeeping.run(), "keep Inspire's cache in order")
@@ -211,6 +213,33 @@ class Engine:
         Raises:
             JournalUnusable: when the queue is to be held and its journal cannot be opened.
         """
+        before = self.mode
+        await self._enter(mode)
+        if mode is not before:
+            log.info("mode %s → %s", before, mode)
+        if mode is not Mode.FULL and self.waiting_here and self.paused_by:
+            log.warning(
+                "%d prompts still wait here, and the queue is paused by %s: `comfykeep queue resume` lets them run",
+                self.waiting_here,
+                ", ".join(self.paused_by),
+            )
+
+    @property
+    def waiting_here(self) -> int:
+        """Prompts that wait in the held queue, whatever the mode is now."""
+        return 0 if self.held is None else self.held.holding.scheduler.context.ledger.held
+
+    @property
+    def paused_by(self) -> tuple[str, ...]:
+        """Who wants nothing to be sent from the held queue."""
+        return () if self.held is None else self.held.operations.paused_by
+
+    @property
+    def waiting_in_journal(self) -> int:
+        """Prompts of an earlier process that wait in a journal which this mode does not open."""
+        return self.left_in_journal if self.held is None else 0
+
+    async def _enter(self, mode: Mode) -> None:
         if mode is Mode.FULL and self.held is None:
             parts = Parts(
                 upstream=self.upstream,

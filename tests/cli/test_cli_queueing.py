@@ -2,14 +2,17 @@
 
 import asyncio
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from proxy.cli import commands, queueing, remote
 from proxy.core.mode import Mode
+from proxy.journal_peek import unfinished
 from tests.engine.stage import Stage, encode, fresh_id, staged, until
 
 
@@ -49,6 +52,43 @@ async def test_the_queue_is_listed_paused_moved_and_explained(tmp_path: Path) ->
         stage.gate.open()
         await stage.ended(running, ids[1], ids[2])
         assert ids[0] not in stage.gate.started
+
+
+async def test_what_a_change_of_mode_leaves_stuck_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    async with staged(Mode.FULL, tmp_path) as stage:
+        await stage.blocker()
+        await comfykeep(stage, "queue", "pause")
+        await stage.client.submit(encode("b", "waits"))
+        said = await comfykeep(stage, "mode", "pins")
+        assert said.startswith("pins\n1 prompts still wait here")
+        assert "comfykeep queue resume" in said
+        assert "mode full → pins" in caplog.messages
+        assert any("1 prompts still wait here, and the queue is paused" in line for line in caplog.messages)
+        await comfykeep(stage, "queue", "resume")
+        assert "resume" not in await comfykeep(stage, "mode", "pins")
+        assert sum("→" in line for line in caplog.messages) == 1
+        stage.gate.open()
+
+
+async def test_prompts_that_another_mode_leaves_in_the_journal_are_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with staged(Mode.FULL, tmp_path) as stage:
+        await stage.blocker()
+        await comfykeep(stage, "queue", "pause")
+        for text in "xy":
+            await stage.client.submit(encode("b", text))
+        waiting = unfinished(stage.proxy.config.journal.file)
+        assert waiting == 3
+        stage.gate.open()
+        await until(lambda: unfinished(stage.proxy.config.journal.file) == 2, "the blocker to be over")
+    assert unfinished(stage.proxy.config.journal.file) == 2
+    async with staged(Mode.PINS, tmp_path) as stage:
+        assert "2 prompts wait in the journal; `comfykeep mode full` runs them" in caplog.messages
+        assert "2 prompts wait in the journal" in await comfykeep(stage, "status")
+        await comfykeep(stage, "mode", "full")
+        assert "in the journal" not in await comfykeep(stage, "status")
 
 
 async def test_faults_are_told_in_one_sentence(tmp_path: Path) -> None:

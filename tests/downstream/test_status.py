@@ -134,7 +134,7 @@ def test_bars_show_use_and_reserve() -> None:
         "accuracy": {"share": 0.5, "tiers": {"hot": {"uses": 2, "right": 1}, "cold": {"uses": 0, "right": 0}}},
     }  # fmt: skip
     totals = {"prompts": 1, "loaded": 1, "kept": 0, "saved_seconds": 0.0}
-    text = shown({"mode": "pins", "upstream": upstream, "totals": totals})
+    text = shown({"mode": "pins", "waiting_in_journal": 0, "upstream": upstream, "totals": totals})
     assert f"[{'#' * 30}{'.' * 5}{'r' * 5}] 1.0 of 4.0 GB free, reserve 0.5 GB (NVML, 3 s ago)" in text
     assert "tiers predicted right: 50% (hot 1 of 2)" in text
     assert "and 2 more" in text

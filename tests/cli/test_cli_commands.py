@@ -1,0 +1,92 @@
+"""The command line by itself: what it takes, refuses, and how it ends."""
+
+import socket
+import sys
+import types
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+import proxy.cli
+from proxy.cli import commands, queueing, remote, serving
+from proxy.config import Config, ProxySection
+from proxy.errors import ConfigError
+
+LONG = "0f8fad5b-d9cb-469f-a165-70867728950e"
+
+
+def test_ctrl_c_while_modules_load_is_quiet(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    loading = types.ModuleType("proxy.cli.commands")
+    loading.main = interrupted  # type: ignore[attr-defined]
+    monkeypatch.setattr(proxy.cli, "commands", loading)
+    monkeypatch.setitem(sys.modules, "proxy.cli.commands", loading)
+    with pytest.raises(SystemExit) as ended:
+        proxy.cli.main()
+    assert ended.value.code == 130
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("command", ["check", "serve"])
+def test_nobody_fronts_himself(command: str, tmp_path: Path) -> None:
+    config = tmp_path / "proxy.toml"
+    config.write_text('[proxy]\nlisten = "127.0.0.1:8188"\n')
+    result = CliRunner().invoke(commands.app, [command, "--config", str(config)])
+    assert isinstance(result.exception, ConfigError)
+    assert "set it to ComfyUI's port" in str(result.exception)
+
+
+def test_a_proxy_may_be_named_without_a_scheme() -> None:
+    assert remote.address("127.0.0.1:8189", Config()) == "http://127.0.0.1:8189"
+    assert remote.address("https://box/", Config()) == "https://box"
+    listening = Config(proxy=ProxySection(listen="[::]:1"))
+    assert remote.address(None, listening) == "http://[::1]:1"
+
+
+@pytest.mark.parametrize("address", ["ftp://127.0.0.1:1", "http://127.0.0.1:x", "127.0.0.1:1", "://"])
+def test_an_address_where_no_proxy_is(address: str) -> None:
+    result = CliRunner().invoke(commands.app, ["mode", "--proxy", address])
+    assert isinstance(result.exception, remote.RemoteError), result.exception
+    assert "No comfykeep answers" in str(result.exception)
+
+
+@pytest.mark.parametrize("command", ["diff", "explain"])
+def test_an_empty_id_is_refused(command: str) -> None:
+    result = CliRunner().invoke(commands.app, [command, ""])
+    assert result.exit_code == 2
+    assert "give the id" in result.output
+
+
+def test_the_simulator_lists_its_flags() -> None:
+    result = CliRunner().invoke(commands.app, ["simulate", "--help"])
+    assert result.exit_code == 0
+    assert "--time-scale" in result.output
+
+
+def test_a_port_in_use_is_said(capfd: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert serving.simulate(["--port", str(port)]) == 1
+    assert f"Cannot listen on 127.0.0.1:{port}" in capfd.readouterr().err
+
+
+def row(**changed: Any) -> dict[str, Any]:
+    plain = {"prompt_id": LONG, "state": "waiting", "priority": 0, "client": LONG, "models": ["a.safetensors"]}
+    return {**plain, "submitted": 0.0, "expected_start": 99.0, **changed}
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_id_of_a_prompt_is_in_one_piece(width: int) -> None:
+    text = StringIO()
+    answer = {"running": [row()], "staged": [], "waiting": [row(models=["very_long_name.safetensors"] * 9)]}
+    Console(file=text, width=width).print(queueing._table(answer, 1.0))
+    assert text.getvalue().count(f"{LONG} ") >= 2
+    assert max(map(len, text.getvalue().splitlines())) <= width
