@@ -135,7 +135,7 @@ def _validate_arrived(context: Context, *, recall_wanted: bool) -> None:
     if _unsettled(context) or recall_wanted:
         return
     if not _shielded(context):
-        _hold_arrived(context, Code.UNCHECKED, "taken; nothing at ComfyUI could keep a probe from being run")
+        _hold_arrived(context, Code.UNCHECKED, "taken without a probe: ComfyUI is idle, so a probe would run at once")
         return
     for job in list(context.ledger.arrived.values()):
         if _may_probe(context, job):
