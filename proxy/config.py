@@ -275,7 +275,7 @@ def _line_of(text: str, location: tuple[int | str, ...]) -> int:
         before = [match.start() for match in re.finditer(rf"^\s*\[\[\s*{location[0]}\s*\]\]", text, re.MULTILINE)]
         start = before[table] if table < len(before) else 0
         return text.count("\n", 0, start) + _line_of(text[start:], tuple(part for part in location if part != table))
-    current, header_line = "", 1
+    current, header_line = "", 0
     for number, line in enumerate(text.splitlines(), start=1):
         if match := re.match(r"\s*\[+\s*([^\]]+?)\s*\]+", line):
             current = match[1]
@@ -284,12 +284,17 @@ def _line_of(text: str, location: tuple[int | str, ...]) -> int:
                 return number
         elif current == header and re.match(rf'\s*"?{re.escape(key)}"?\s*[=.]', line):
             return number
-    return header_line
+    # In an inline table it stands where the table does.
+    return header_line or (_line_of(text, location[:-1]) if len(location) > 1 else 1)
 
 
 def _explain(fault: Any) -> str:
     location = tuple(str(part) for part in fault["loc"] if isinstance(part, str))
     name = ".".join(location)
+    if fault["type"] == "extra_forbidden" and isinstance(fault["input"], dict):
+        close = difflib.get_close_matches(location[-1], list(_names(location[:-1])), n=1, cutoff=0.5)
+        hint = f"did you mean [{'.'.join((*location[:-1], close[0]))}]?" if close else "see docs/configuration.md"
+        return f"unknown table [{name}]: {hint}"
     if fault["type"] == "extra_forbidden":
         close = difflib.get_close_matches(
             name, [key for key, _ in keys()], n=1, cutoff=0.5
@@ -300,7 +305,24 @@ def _explain(fault: Any) -> str:
         return f"unknown key {name}: {hint}"
     if fault["type"] == "enum":
         return f"{name} = {fault['input']!r}: must be {fault['ctx']['expected']}"
-    return f"{name} = {fault['input']!r}: {fault['msg'].removeprefix('Value error, ')}"
+    remedy = _REMEDIES.get(fault["type"], fault["msg"].removeprefix("Value error, "))
+    return f"{name} = {fault['input']!r}: {remedy}"
+
+
+_REMEDIES = {
+    "string_type": 'must be a string, in quotes: "…"',
+    "int_type": "must be a whole number, without quotes",
+    "int_parsing": "must be a whole number, without quotes",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number, without quotes",
+    "float_parsing": "must be a number, without quotes",
+    "bool_type": "must be true or false, without quotes",
+    "bool_parsing": "must be true or false, without quotes",
+    "tuple_type": "must be a list: [ … ]",
+    "model_type": "must be a table",
+    "dict_type": "must be a table: { … }",
+}
+"""What pydantic's types of faults mean in TOML."""
 
 
 def _names(sections: tuple[str, ...]) -> Iterator[str]:

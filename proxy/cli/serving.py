@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import errno
 import json
 import logging
+import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
@@ -85,10 +87,18 @@ async def _serve(config: Config, path: Path | None) -> int:
         raise ServeError(f"{error.message}. {error.details}") from error
     except OSError as error:
         raise ServeError(
-            f"Cannot listen on {config.proxy.listen}: {error.strerror or error}. Is another comfykeep there? "
+            f"Cannot listen on {config.proxy.listen}: {error.strerror or error}. {_guess(error)} "
             'Else set another address in proxy.toml: [proxy] listen = "127.0.0.1:8190".'
         ) from error
     return 0
+
+
+def _guess(error: OSError) -> str:
+    if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+        return "Is that an address of this machine?"
+    if error.errno == errno.EACCES:
+        return "Low ports are for privileged users."
+    return "Is another comfykeep there?"
 
 
 class Announcer:

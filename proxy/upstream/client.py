@@ -175,6 +175,8 @@ class UpstreamClient:
         url = self.base_url + target.partition("?")[0]
         if isinstance(error, aiohttp.ConnectionTimeoutError):
             return UpstreamUnreachable(url, "the connection was not taken in time", _NOT_THERE, sent=False)
+        if isinstance(error, aiohttp.ClientConnectorSSLError):
+            return UpstreamUnreachable(url, _reason(error.os_error), _NO_TLS, sent=False)
         if isinstance(error, aiohttp.ClientConnectorError):
             return UpstreamUnreachable(url, _reason(error.os_error), _NOT_THERE, sent=False)
         if isinstance(error, TimeoutError):
@@ -188,6 +190,7 @@ class UpstreamClient:
 _NOT_THERE = (
     "Start ComfyUI, or correct [upstream] url in the configuration. Requests are passed on again as soon as it answers."
 )
+_NO_TLS = "Use http:// in [upstream] url, unless ComfyUI was started with --tls-keyfile."
 _BROKE_OFF = (
     "ComfyUI may have crashed or be restarting; look at its log. It is passed on to again as soon as it answers."
 )

@@ -14,7 +14,9 @@ from typer.testing import CliRunner
 import proxy.cli
 from proxy.cli import commands, queueing, remote, serving
 from proxy.config import Config, ProxySection
-from proxy.errors import ConfigError
+from proxy.errors import ConfigError, UpstreamError
+from proxy.upstream.client import UpstreamClient
+from simulator import Simulator, SimulatorConfig
 
 LONG = "0f8fad5b-d9cb-469f-a165-70867728950e"
 
@@ -90,3 +92,30 @@ def test_the_id_of_a_prompt_is_in_one_piece(width: int) -> None:
     Console(file=text, width=width).print(queueing._table(answer, 1.0))
     assert text.getvalue().count(f"{LONG} ") >= 2
     assert max(map(len, text.getvalue().splitlines())) <= width
+
+
+@pytest.mark.parametrize(
+    ("listen", "said"),
+    [
+        ("192.0.2.1:0", "Is that an address of this machine?"),
+        ("nowhere.invalid:0", "Is that an address of this machine?"),
+        ("taken", "Is another comfykeep there?"),
+    ],
+)
+def test_why_an_address_cannot_be_listened_on_is_guessed(listen: str, said: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}" if listen == "taken" else listen
+        config = tmp_path / "proxy.toml"
+        config.write_text(
+            f'[proxy]\nlisten = "{address}"\n[upstream]\nurl = "http://127.0.0.1:1"\n[journal]\npath = "{tmp_path}/j"\n'
+        )
+        result = CliRunner().invoke(commands.app, ["serve", "--config", str(config)])
+    assert isinstance(result.exception, serving.ServeError)
+    assert said in str(result.exception)
+
+
+async def test_tls_towards_a_comfyui_without_it_names_http() -> None:
+    async with Simulator(SimulatorConfig()) as comfy, UpstreamClient(comfy.url.replace("http", "https")) as client:
+        with pytest.raises(UpstreamError) as caught:
+            await client.get("/prompt")
+    assert "Use http://" in caught.value.remedy
