@@ -1,6 +1,7 @@
 """`comfykeep service`: writes the systemd unit that runs comfykeep, and takes it away again."""
 
 import os
+import stat
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -43,6 +44,10 @@ def install(
     target = _units_folder(user=user) / unit.name
     if dry_run:
         print(f"# {target}\n{unit.text}", end="")  # noqa: T201 - the answer of a command
+        if not user and (folder := closed_folder(_command())) is not None:
+            Console(stderr=True, soft_wrap=True, highlight=False).print(
+                f"note: the service runs as a user of its own, which cannot enter {folder}.", markup=False
+            )
         return
     _need_systemd()
     if not instances and not path.exists():
@@ -120,6 +125,12 @@ def _user_config() -> Path:
 
 def _posix(path: Path) -> PurePosixPath:
     return PurePosixPath(path.expanduser().absolute().as_posix())
+
+
+def closed_folder(path: Path) -> Path | None:
+    """The first folder above `path` that others than its owner and group may not enter."""
+    folders = (folder for folder in reversed(path.parents) if folder.is_dir())
+    return next((folder for folder in folders if not folder.stat().st_mode & stat.S_IXOTH), None)
 
 
 def _in_a_home(command: PurePosixPath) -> bool:

@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -167,3 +168,29 @@ def test_what_cannot_be_done_is_said_before_anything_is(tmp_path: Path, systemct
             comfykeep(*arguments)
     assert stranger.read_text() == "[Unit]\n"
     assert not systemctl.exists()
+
+
+@linux_only
+def test_a_folder_that_a_service_cannot_enter_is_found() -> None:
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
+        folder = Path(name)
+        program = folder / "bin" / "comfykeep"
+        program.parent.mkdir()
+        assert service.closed_folder(program) == folder
+        folder.chmod(0o755)
+        program.parent.chmod(0o755)
+        assert service.closed_folder(program) is None
+
+
+@linux_only
+def test_a_dry_run_says_what_the_service_cannot_enter(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tmp_path.chmod(0o700)
+    monkeypatch.setattr(service, "_command", lambda: tmp_path / "comfykeep")
+    service.install(dry_run=True)
+    told = capsys.readouterr()
+    assert told.out.startswith("# ")
+    assert "which cannot enter" in told.err
+    service.install(user=True, dry_run=True)
+    assert capsys.readouterr().err == ""
