@@ -149,15 +149,31 @@ async def _survey(config: Config, client: UpstreamClient) -> Report:
     return await survey(client, memory_watch(config, client), wanted, *_overrides(config))
 
 
+_CHAINED = Advice("What answers at [upstream] url is itself a comfykeep.", "Set it to ComfyUI's own address.")
+
+
+async def _is_comfykeep(client: UpstreamClient) -> bool:
+    try:
+        answer = await client.get_json("/comfykeep/mode")
+    except UpstreamError:
+        return False
+    return isinstance(answer, dict) and "mode" in answer
+
+
 def check(config: Config) -> int:
     """Print what is fronted, each problem with its remedy, and hints; 1 when there is a problem, else 0."""
 
-    async def look() -> Report:
+    async def look() -> tuple[Report, bool]:
         async with UpstreamClient(config.upstream.url) as client:
-            return await _survey(config, client)
+            return await _survey(config, client), await _is_comfykeep(client)
 
-    report = asyncio.run(look())
-    problems = [*_left_in_journal(config), *report.problems, *schedule_problems(config, report.schema)]
+    report, chained = asyncio.run(look())
+    problems = [
+        *([_CHAINED] if chained else []),
+        *_left_in_journal(config),
+        *report.problems,
+        *schedule_problems(config, report.schema),
+    ]
     console = Console(soft_wrap=True, highlight=False)
     for line in report.lines():
         console.print(line, markup=False)

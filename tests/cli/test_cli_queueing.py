@@ -113,3 +113,12 @@ def test_nobody_there_is_said_with_a_remedy() -> None:
     assert ended.returncode == 1
     assert "No comfykeep answers at http://127.0.0.1:1" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+async def test_check_says_when_what_it_fronts_is_a_comfykeep(tmp_path: Path) -> None:
+    async with staged(Mode.PINS) as stage:
+        for url, chained in ((stage.proxy.url, True), (stage.comfy.url, False)):
+            config = tmp_path / "proxy.toml"
+            config.write_text(f'[upstream]\nurl = "{url}"\n[journal]\npath = "{tmp_path}/journal"\n')
+            result = await asyncio.to_thread(CliRunner().invoke, commands.app, ["check", "--config", str(config)])
+            assert ("itself a comfykeep" in result.output) is chained, result.output
