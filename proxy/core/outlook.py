@@ -126,7 +126,7 @@ class _Trial:
         """What the policy would choose, one after the other."""
         context, settings = self._context, self._context.settings
         while True:
-            while len(self._at) >= settings.depth:
+            while self._at and len(self._at) >= settings.depth:
                 self._finish()
             turn = next_turn(self._ledger, settings, context.now)
             while turn is None and self._at:

@@ -17,6 +17,7 @@ from proxy.downstream.answers import raw_target, respond
 from proxy.downstream.hidden import clients_queue, shows_warmups
 from proxy.downstream.restored import Restored, restore_queue
 from proxy.engine import Engine
+from proxy.engine.held import Held
 from proxy.engine.holding import Holding
 from proxy.errors import DownstreamError, UpstreamError
 from proxy.wire.headers import request_headers
@@ -39,9 +40,11 @@ class QueueView:
         if holding is None:
             return await self._restored.queue(request)
         running, pending = await self._at_comfyui(holding, warmups=shows_warmups(request))
+        # In the same moment: a prompt that is sent meanwhile must be somewhere.
+        waiting = [(held, job.number) for held in holding.lookahead.waiting() if (job := holding.job(held.prompt_id))]
         response = web.StreamResponse(headers={"Content-Type": "application/json; charset=utf-8"})
         await response.prepare(request)
-        async for piece in _pieces(running, pending, holding):
+        async for piece in _pieces(running, pending, waiting):
             await response.write(piece)
             await asyncio.sleep(0)  # a client that reads fast would let nothing else have its turn
         await response.write_eof()
@@ -155,17 +158,18 @@ def _untold(holding: Holding, told: set[str]) -> tuple[list[Any], list[Any]]:
     return running, staged
 
 
-async def _pieces(running: Sequence[Any], pending: Sequence[Any], holding: Holding) -> AsyncIterator[bytes]:
+async def _pieces(
+    running: Sequence[Any], pending: Sequence[Any], waiting: Sequence[tuple[Held, float]]
+) -> AsyncIterator[bytes]:
     # A prompt that is looked for after an outage counts as waiting, though ComfyUI may say where it is.
     told = {item[1] for item in (*running, *pending)}
     yield b'{"queue_running": ' + json.dumps(running).encode() + b', "queue_pending": ['
     piece = bytearray(b", ".join(json.dumps(item).encode() for item in pending))
     separator = b", " if piece else b""
-    for held in holding.lookahead.waiting():
+    for held, number in waiting:
         if held.prompt_id in told:
             continue
-        job = holding.job(held.prompt_id)
-        piece += separator + held.queue_item(job.number if job else 0.0)
+        piece += separator + held.queue_item(number)
         separator = b", "
         if len(piece) > _PIECE:
             yield bytes(piece)

@@ -300,14 +300,21 @@ class HeldQueue:
         running = frozenset(str(item[1]) for item in queue.running)
         pending = tuple(str(item[1]) for item in sorted(queue.pending, key=lambda item: (item[0], item[1])))
         missing = [held for held in sent if held.prompt_id not in queue.ids and held.prompt_id not in finished]
+        # One that was on its way when ComfyUI was lost may have come to the new process; it proves nothing.
+        telling = [held for held in sent if self._was_there(held)] or sent
         new_process = any(self._ran_last(held) for held in missing) or (
-            len(missing) == len(sent) and await self.history.is_new_process()
+            all(held in missing for held in telling) and await self.history.is_new_process()
         )
         if new_process:
             self.caretaker.reborn()
         self.holding.tell(ev.UpstreamReady(new_process, running, pending, finished))
         self.history.catch_up()
         self._ready.set()
+
+    def _was_there(self, held: Held) -> bool:
+        """ComfyUI had certainly taken it."""
+        job = self.holding.job(held.prompt_id)
+        return job is not None and job.confirmed
 
     def _ran_last(self, held: Held) -> bool:
         """It ran when it was heard of last. Nobody can take such a prompt out without a trace in ComfyUI's history."""

@@ -232,3 +232,12 @@ def test_whoever_asks_for_less_gets_the_rest_plainly() -> None:
         course.tell(ev.Restored(prompt=submit(f"p{index}", "ab"[index % 2]), number=float(index), submitted=0.0))
     plain = [item.prompt_id for item in outlook(course.scheduler.context, 0.0, look_ahead=0)]
     assert plain == [f"p{index}" for index in range(10)]
+
+
+def test_what_is_expected_while_nothing_may_be_sent() -> None:
+    course = Course()
+    course.tell(ready())
+    for prompt_id in ("a", "b", "c"):
+        course.tell(submit(prompt_id, "a"))
+    course.tell(ev.SettingsChanged(replace(STEADY, depth=0)))
+    assert [item.prompt_id for item in outlook(course.scheduler.context, course.now)] == ["a", "b", "c"]

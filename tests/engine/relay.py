@@ -113,9 +113,9 @@ class Relay:
             writer.close()
 
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        up_reader, up_writer = await asyncio.open_connection(self._host, self._port, limit=1 << 20)
         swallow = asyncio.Event()
-        pump = asyncio.create_task(_pump(up_reader, writer, swallow))
+        up_writer: asyncio.StreamWriter | None = None
+        pump: asyncio.Task[None] | None = None
         try:
             while True:
                 request = await _read_request(reader)
@@ -129,16 +129,21 @@ class Relay:
                     continue
                 if fate is Fate.UNANSWERED:
                     swallow.set()
+                if up_writer is None:  # only now: a request that was held back goes to whoever is there then
+                    up_reader, up_writer = await asyncio.open_connection(self._host, self._port, limit=1 << 20)
+                    pump = asyncio.create_task(_pump(up_reader, writer, swallow))
                 up_writer.write(request.raw)
                 if b"upgrade: websocket" in request.head.lower():
                     self._sockets.append(writer)
                     await _pump(reader, up_writer, asyncio.Event())
                     return
         finally:
-            pump.cancel()
-            with suppress(asyncio.CancelledError):
-                await pump
-            up_writer.close()
+            if pump is not None:
+                pump.cancel()
+                with suppress(asyncio.CancelledError):
+                    await pump
+            if up_writer is not None:
+                up_writer.close()
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, swallow: asyncio.Event) -> None:

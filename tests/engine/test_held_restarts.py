@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from proxy.config import QueueSection
+from proxy.core.jobs import State
 from proxy.core.mode import Mode
 from tests.engine.relay import Asked, Fate, pass_all
 from tests.engine.stage import Stage, encode, fresh_id, staged, until
@@ -92,13 +93,18 @@ async def test_both_die(tmp_path: Path) -> None:
 async def test_a_prompt_that_kills_comfyui_is_given_up(tmp_path: Path) -> None:
     queue = QueueSection(max_attempts=2)
     async with staged(Mode.FULL, tmp_path, queue=queue) as stage, stage.client.socket() as socket:
+        assert stage.proxy.engine.held is not None
+        held = stage.proxy.engine.held.holding
         killer, other = fresh_id(), fresh_id()
         stage.gate.shut(killer)
         for prompt_id in (killer, other):
             await stage.client.submit(encode("b", prompt_id), socket.client_id, prompt_id=prompt_id)
         for _ in range(2):
-            await stage.gate.reached(killer)
+            await until(
+                lambda: (job := held.job(killer)) is not None and job.state is State.RUNNING, "its start to be known"
+            )
             await stage.comfy.crash()
+            await until(lambda: not stage.proxy.engine.feed.up, "the crash to be seen")
             stage.gate.started.clear()
             await stage.comfy.restart()
         failed = await socket.until_event("execution_error", prompt_id=killer)
@@ -112,6 +118,35 @@ async def test_a_prompt_that_kills_comfyui_is_given_up(tmp_path: Path) -> None:
         assert killer not in stage.gate.started
         job = await stage.client.get_json(f"/api/jobs/{killer}")
         assert (job["status"], job["execution_error"]["prompt_id"]) == ("failed", killer)
+
+
+async def test_a_dispatch_that_comes_to_a_new_process_proves_nothing(tmp_path: Path) -> None:
+    first, late = fresh_id(), fresh_id()
+    withheld, restarted = asyncio.Event(), asyncio.Event()
+
+    async def withhold(request: Asked) -> Fate:
+        if request.is_("POST", "/prompt") and late.encode() in request.body and not restarted.is_set():
+            withheld.set()
+            await restarted.wait()
+        return Fate.PASSED
+
+    async with staged(Mode.FULL, tmp_path, queue=QueueSection(depth=3), script=withhold) as stage:
+        assert stage.proxy.engine.held is not None
+        queue = stage.proxy.engine.held.holding
+        foreign = await stage.blocker(stage.direct)
+        await stage.client.submit(encode("b", first), prompt_id=first)
+        await until(lambda: stage.pending() == [first], "the first to be staged")
+        await until(lambda: (job := queue.job(first)) is not None and job.confirmed, "its answer")
+        submitting = asyncio.create_task(stage.client.submit(encode("b", late), prompt_id=late))
+        await withheld.wait()
+        await stage.comfy.crash()
+        await until(lambda: not stage.proxy.engine.feed.up, "the crash to be seen")
+        await stage.comfy.restart()
+        restarted.set()
+        await submitting
+        entries = await stage.ended(first, late)
+        assert [entry["status"]["status_str"] for entry in entries] == ["success", "success"]
+        assert sorted(stage.gate.started) == sorted([foreign, first, late])
 
 
 async def test_the_connection_breaks_but_comfyui_lives_on(tmp_path: Path) -> None:
