@@ -68,16 +68,23 @@ class Shares:
             insort(clients, (new, client))
 
     def held_back(self, priority: int, quantum: float) -> frozenset[str]:
-        """The clients that wait in this priority and have to let others catch up."""
+        """The clients that wait in this priority and have to let others catch up; until they have, they stay held."""
+        held = self.would_hold_back(priority, quantum)
+        group = self._groups.get(priority)
+        if group is not None:
+            self._least = max(self._least, group.clients[0][0])
+            group.held = set(held)
+        return held
+
+    def would_hold_back(self, priority: int, quantum: float) -> frozenset[str]:
+        """What `held_back` would say now; to be asked by whoever decides nothing."""
         group = self._groups.get(priority)
         if group is None:
             return frozenset()
         least = group.clients[0][0]
-        self._least = max(self._least, least)
         ahead = bisect_right(group.clients, least + quantum, key=_seconds)
-        group.held.update(client for _, client in group.clients[ahead:])
-        group.held.difference_update([client for client in group.held if self._served[client] <= least])
-        return frozenset(group.held)
+        held = group.held.union(client for _, client in group.clients[ahead:])
+        return frozenset(client for client in held if self._served[client] > least)
 
     def _sweep(self) -> None:
         if len(self._served) > self._sweep_at:

@@ -190,7 +190,7 @@ class _Trial:
     def _hold_back(self, real: Context, priority: int) -> None:
         """Who is held back now stays so until the others have caught up."""
         quantum = self._context.settings.fair_quantum
-        held = real.ledger.shares.held_back(priority, quantum)
+        held = real.ledger.shares.would_hold_back(priority, quantum)
         for client in held:
             self._ledger.shares.charge(client, 2 * quantum)
         self._ledger.shares.held_back(priority, quantum)
@@ -218,7 +218,7 @@ def _shortlist(real: Context, now: float) -> Iterator[Job]:
     )
     found = 0
     for level in levels:
-        held_back = ledger.shares.held_back(level.priority, settings.fair_quantum)
+        held_back = ledger.shares.would_hold_back(level.priority, settings.fair_quantum)
         others = level.window(_NEEDED, held_back) if held_back else []
         for job in (*level.window(_NEEDED, ()), *others):
             found += 1

@@ -23,7 +23,7 @@ def present(context: Context, job: Job) -> Reason:
     if job.state not in HELD:
         return context.reason(Code.BEHIND, f"it is {job.state}")
     before = context.ledger.blocked_by(job)
-    held_back = context.ledger.shares.held_back(job.priority, context.settings.fair_quantum)
+    held_back = context.ledger.shares.would_hold_back(job.priority, context.settings.fair_quantum)
     code, why = Code.BEHIND, f"one of {len(context.ledger.waiting)} that may be sent"
     if before is not None:
         code, why = Code.CHAIN, f"{before.prompt_id} of its chain has to be sent first"
