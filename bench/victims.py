@@ -78,7 +78,7 @@ class Victims:
                 *self._words(side),
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "TMPDIR": str(self.folder)},
+                env=_environment(self.folder),
             )
 
     async def kill(self, side: Side) -> None:
@@ -143,6 +143,12 @@ async def running(folder: Path, *, forget: bool) -> AsyncIterator[Victims]:
             yield victims
         finally:
             await victims.end()
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """All that they write goes into the folder; their compiled modules too, or each of many starts compiles anew."""
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**inherited, "TMPDIR": str(folder), "PYTHONPYCACHEPREFIX": str(folder / "compiled")}
 
 
 def _free_port() -> int:

@@ -14,7 +14,6 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-import simulator
 from normalizer import Role, Schema, describe
 from proxy.app import Running, limits, memory_watch, running
 from proxy.cli.lifetime import Lifetime
@@ -194,6 +193,8 @@ def _left_in_journal(config: Config) -> Iterator[Advice]:
 
 def simulate(arguments: Sequence[str]) -> int:
     """Run the simulated ComfyUI until stopped; its exit status."""
+    import simulator  # noqa: PLC0415 - no other command should take the time to load it
+
     return simulator.run(simulator.parse_flags(_cache_flags(arguments)))
 
 
