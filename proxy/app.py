@@ -174,7 +174,8 @@ def _warmup(config: Config, engine: Engine) -> WarmupService:
         engine.warming,
         SystemClock(),
         _state(config.warmup_state) if section.file else _Nothing(),
-        gate_limit=section.gate_limit if section.gate_readiness else None,
+        gate_limit=section.gate_limit,
+        gates_readiness=section.gate_readiness,
     )
 
 

@@ -6,17 +6,16 @@ from collections.abc import Collection, Iterable
 class Gate:
     """Open at first; all times are in seconds since the epoch."""
 
-    def __init__(self, limit: float | None) -> None:
-        """Once closed it stays so for `limit` seconds at most; None: it never closes."""
+    def __init__(self, limit: float) -> None:
+        """Once closed it stays so for `limit` seconds at most."""
         self._limit = limit
         self._awaited: set[str] = set()
         self._until = 0.0
 
     def close(self, names: Iterable[str], now: float) -> None:
         """Wait for these entries, and for no others any more."""
-        if self._limit is not None:
-            self._awaited = set(names)
-            self._until = now + self._limit
+        self._awaited = set(names)
+        self._until = now + self._limit
 
     def tried(self, name: str) -> None:
         """An entry has been tried, with whatever result."""

@@ -32,6 +32,8 @@ POLL = 5.0
 """Seconds between looks at files and at whether clients are idle: soon enough for people, and costs nothing."""
 IDLE_AFTER = 60.0
 """Seconds without clients' prompts after which `idle` entries run: longer than people think between two prompts."""
+GATE_LIMIT = 300.0
+"""Seconds that anything waits for the entries for a start of ComfyUI."""
 FILE_TIME_LIMIT = 600.0
 """Seconds for a model file that is warmed by hand, the default of an entry's `timeout`."""
 
@@ -46,19 +48,21 @@ class WarmupService:
         clock: Clock,
         store: Store,
         *,
-        gate_limit: float | None = None,
+        gate_limit: float = GATE_LIMIT,
+        gates_readiness: bool = False,
         idle_after: float = IDLE_AFTER,
     ) -> None:
         """Read the schedule at `path`, if there is one; `schedule.faults` has what is wrong with it.
 
-        With `gate_limit`, in seconds, `ready` is False after a restart of ComfyUI until the `upstream-start` entries
-        have been tried or that time has passed.
+        The `upstream-start` entries count as tried `gate_limit` seconds after a restart of ComfyUI, even if they have
+        not been; with `gates_readiness`, `ready` is False until they are.
         """
         self._in_force = InForce(path)
         self._warmer = warmer
         self._clock = clock
         self._store = store
         self._gate = Gate(gate_limit)
+        self._gates_readiness = gates_readiness
         self._idle_after = idle_after
         self._state = self._remembered()
         self._requests = Requests()
@@ -115,6 +119,10 @@ class WarmupService:
 
     def ready(self) -> bool:
         """Whether no `upstream-start` entry holds readiness back any more."""
+        return not self._gates_readiness or self.tried()
+
+    def tried(self) -> bool:
+        """Whether the `upstream-start` entries have been tried since ComfyUI came up."""
         return self._gate.open(self._clock.now())
 
     async def warm(self, name: str, depth: Depth | None = None) -> Outcome:

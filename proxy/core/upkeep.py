@@ -14,6 +14,7 @@ from typing import TypeAlias
 
 POISON = "poison"
 RECYCLE = "recycling"
+WARM_UP = "warm-up"
 """Who pauses the queue."""
 GIB = 1 << 30
 IN_A_ROW = 3
@@ -83,6 +84,11 @@ class Reborn:
 
 
 @dataclass(frozen=True, slots=True)
+class Warmed:
+    """What is to be warmed up in a new ComfyUI has been, or has been tried."""
+
+
+@dataclass(frozen=True, slots=True)
 class Excused:
     """The operator lets the queue go on."""
 
@@ -92,7 +98,7 @@ class Tick:
     """Time has passed."""
 
 
-Event: TypeAlias = Succeeded | Failed | Resident | Drained | Reborn | Excused | Tick
+Event: TypeAlias = Succeeded | Failed | Resident | Drained | Reborn | Warmed | Excused | Tick
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +142,7 @@ class Upkeep:
         self.poisoned: str | None = None
         """What is wrong with it; None: nothing."""
         self._recycling: str | None = None
+        self._warming = False
         self._failed_graphs: list[str] = []
         self._runs = 0
         self._restarted_at: float | None = None
@@ -152,8 +159,11 @@ class Upkeep:
                 return self._weighed(event.bytes)
             case Drained() | Tick():
                 return self._restart_if_due(event, now)
-            case Reborn() | Excused():
-                return self._forgive(reborn=isinstance(event, Reborn))
+            case Reborn():
+                return (*self._forgive(), *self._recycled())
+            case Warmed() | Excused():
+                forgiven = self._forgive() if isinstance(event, Excused) else ()
+                return (*forgiven, *self._warmed())
 
     def _failed(self, event: Failed, now: float) -> Sequence[Command]:
         said = f"{event.type}: {event.message}"
@@ -201,12 +211,22 @@ class Upkeep:
         self._restarted_at = now
         return (Restart(why),)
 
-    def _forgive(self, *, reborn: bool) -> Sequence[Command]:
-        commands = [] if self.poisoned is None else [Go(POISON)]
+    def _forgive(self) -> Sequence[Command]:
+        commands = () if self.poisoned is None else (Go(POISON),)
         self.poisoned = None
         self._failed_graphs.clear()
-        if reborn:
-            self._runs = 0
-            commands += [] if self._recycling is None else [Go(RECYCLE)]
-            self._recycling = None
         return commands
+
+    def _recycled(self) -> Sequence[Command]:
+        """A restart that nothing was wrong before can wait for its models; what had failed has waited long enough."""
+        self._runs = 0
+        if self._recycling is None:
+            return ()
+        self._recycling, self._warming = None, True
+        return Stop(WARM_UP, "models are warmed up in the new ComfyUI first"), Go(RECYCLE)
+
+    def _warmed(self) -> Sequence[Command]:
+        if not self._warming:
+            return ()
+        self._warming = False
+        return (Go(WARM_UP),)

@@ -32,11 +32,14 @@ class Caretaker:
         clock: Callable[[], float],
         tell: Callable[[ev.Event], None],
         resident: Callable[[], int | None],
+        warmed: Callable[[], bool],
     ) -> None:
         """`command` is for the shell, empty where there is none; `clock` gives monotonic seconds.
 
-        `resident` tells the bytes that ComfyUI has resident, None where they cannot be seen.
+        `resident` tells the bytes that ComfyUI has resident, None where they cannot be seen; `warmed` whether nothing
+        is still to be warmed up in it.
         """
+        self._warmed = warmed
         self._resident = resident
         self._weighed_at = clock()
         self.upkeep = upkeep
@@ -72,6 +75,8 @@ class Caretaker:
             resident = self._resident()
             if resident is not None:
                 self._handle(up.Resident(resident))
+        if self._warmed():
+            self._handle(up.Warmed())
         self._handle(up.Drained() if drained else up.Tick())
 
     def _handle(self, event: up.Event) -> Sequence[up.Command]:
@@ -83,7 +88,8 @@ class Caretaker:
     def _perform(self, command: up.Command) -> None:
         match command:
             case up.Stop():
-                log.error("nothing more is sent to ComfyUI (%s): %s", command.by, command.why)
+                level = logging.ERROR if command.by == up.POISON else logging.INFO
+                log.log(level, "nothing more is sent to ComfyUI (%s): %s", command.by, command.why)
                 self._tell(ev.Paused(command.by))
             case up.Go():
                 log.info("the queue goes on; it was stopped by %s", command.by)

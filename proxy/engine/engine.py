@@ -251,6 +251,7 @@ class Engine:
                 tasks=self._tasks,
                 forget=self.forget,
                 left_behind=self._left_behind,
+                warmed=self.warming.warmed,
                 clock=self._clock,
                 wall=self._wall,
             )

@@ -67,6 +67,8 @@ class Parts:
     forget: Callable[[Record], None]
     left_behind: Mapping[str, float]
     """Prompts that ComfyUI has from a proxy, with their numbers; not all were told to their clients."""
+    warmed: Callable[[], bool]
+    """Whether nothing is still to be warmed up in a ComfyUI that has come up."""
     clock: Callable[[], float]
     wall: Callable[[], float]
 
@@ -128,6 +130,7 @@ class HeldQueue:
             parts.clock,
             self.holding.tell,
             lambda: resident_bytes(parts.upstream.client.base_url),
+            parts.warmed,
         )
         self.operations = Operations(
             self.holding, journal, parts.upstream.costs, parts.clock, parts.wall, self.caretaker.excused

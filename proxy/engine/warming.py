@@ -10,6 +10,7 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,6 +18,7 @@ from normalizer import ModelRef, ModelSet
 from proxy.core.departures import Departures
 from proxy.core.events import Outcome
 from proxy.core.mode import Mode
+from proxy.core.upkeep import WARM_UP
 from proxy.engine.comfy import Upstream
 from proxy.engine.holding import Holding
 from proxy.engine.passing import Passing
@@ -163,8 +165,15 @@ class Warming:
             await asyncio.sleep(_LOOK)
 
     def _paused(self) -> bool:
+        return bool(self._pauses() - {WARM_UP})
+
+    def _goes_first(self) -> bool:
+        """The queue is stopped so that models can be warmed up."""
+        return WARM_UP in self._pauses()
+
+    def _pauses(self) -> AbstractSet[str]:
         holding = self._holding()
-        return holding is not None and bool(holding.scheduler.context.pauses)
+        return frozenset() if holding is None else holding.scheduler.context.pauses
 
     @property
     def busy(self) -> bool:
@@ -182,7 +191,7 @@ class Warming:
     def client(self) -> Iterator[None]:
         """While inside, a client submits a prompt."""
         self._arriving += 1
-        if self._flight is not None:
+        if self._flight is not None and not self._goes_first():
             self._flight.unwant()
         try:
             yield
@@ -222,6 +231,10 @@ class Warming:
         if self.service is not None:
             self.service.upstream_started()
 
+    def warmed(self) -> bool:
+        """Whether the entries for a ComfyUI that has come up have been tried, or cannot be."""
+        return self.service is None or self._mode() is Mode.OBSERVE or self.service.tried()
+
     def learned(self) -> None:
         """What ComfyUI is has been read, or the mode has changed."""
         self.look()
@@ -259,7 +272,7 @@ class Warming:
         holding = self._holding()
         return (
             self._arriving > 0
-            or (holding is not None and holding.busy)
+            or (holding is not None and (bool(holding.sent()) if self._goes_first() else holding.busy))
             or self._client_records() > 0
             or self._remaining() > self.traces.queued
         )

@@ -6,6 +6,7 @@ from proxy.core.upkeep import (
     GIB,
     POISON,
     RECYCLE,
+    WARM_UP,
     Alert,
     Command,
     Drained,
@@ -21,6 +22,7 @@ from proxy.core.upkeep import (
     Succeeded,
     Tick,
     Upkeep,
+    Warmed,
 )
 
 ASSERT = Failed("a", "RuntimeError", "CUDA error: device-side assert triggered\nCUDA kernel errors might be ...")
@@ -80,9 +82,9 @@ def test_it_is_restarted_once_and_goes_on_when_it_is_back() -> None:
     assert upkeep.handle(ASSERT, 2.0) == (stop,)
     assert upkeep.handle(Tick(), 30.0) == ()
     assert upkeep.handle(Tick(), 61.0) == (restart,), "it did not come back"
-    assert upkeep.handle(Reborn(), 70.0) == [Go(POISON)]
+    assert upkeep.handle(Reborn(), 70.0) == (Go(POISON),)
     assert upkeep.poisoned is None
-    assert upkeep.handle(Reborn(), 71.0) == []
+    assert upkeep.handle(Reborn(), 71.0) == ()
 
 
 def test_restarts_have_time_between_them() -> None:
@@ -95,7 +97,7 @@ def test_restarts_have_time_between_them() -> None:
 def test_the_operator_may_let_it_go_on() -> None:
     upkeep = Upkeep(Settings())
     play(upkeep, ASSERT)
-    assert upkeep.handle(Excused(), 5.0) == [Go(POISON)]
+    assert upkeep.handle(Excused(), 5.0) == (Go(POISON),)
     assert play(upkeep, Failed("b", "ValueError", "no")) == []
 
 
@@ -103,7 +105,23 @@ def test_recycling_waits_until_nothing_runs() -> None:
     upkeep = Upkeep(Settings(can_restart=True, recycle_after=2))
     assert play(upkeep, Succeeded(), Failed("a", "ValueError", "no")) == [Stop(RECYCLE, "it has run 2 prompts")]
     assert play(upkeep, Tick(), Succeeded(), Drained(), Drained()) == [Restart("it has run 2 prompts")]
-    assert play(upkeep, Reborn(), Succeeded(), Drained()) == [Go(RECYCLE)]
+    assert play(upkeep, Warmed()) == []
+    stop, resumed = play(upkeep, Reborn(), Succeeded(), Drained())
+    assert isinstance(stop, Stop)
+    assert (stop.by, resumed) == (WARM_UP, Go(RECYCLE)), "stopped all the time"
+    assert play(upkeep, Warmed(), Warmed()) == [Go(WARM_UP)]
+
+
+def test_the_operator_does_not_wait_for_warm_ups() -> None:
+    upkeep = Upkeep(Settings(can_restart=True, recycle_after=1))
+    play(upkeep, Succeeded(), Drained(), Reborn())
+    assert play(upkeep, Excused(), Warmed()) == [Go(WARM_UP)]
+
+
+def test_after_poison_nothing_waits_for_warm_ups() -> None:
+    upkeep = Upkeep(Settings(can_restart=True))
+    play(upkeep, ASSERT)
+    assert play(upkeep, Reborn()) == [Go(POISON)]
 
 
 def test_a_comfyui_that_has_grown_is_recycled() -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,6 +113,7 @@ async def warm_stage(
     *,
     gate_readiness: bool = True,
     max_chains: int = 16,
+    upstream: Mapping[str, Any] | None = None,
     **simulated: Any,
 ) -> AsyncIterator[WarmStage]:
     """A proxy that has read its ComfyUI's classes; `schedule` is the text of its warmup.toml."""
@@ -125,7 +126,7 @@ async def warm_stage(
         relay = await stack.enter_async_context(Relay(comfy.url).serving())
         config = Config(
             proxy=ProxySection(listen="127.0.0.1:0", mode=mode),
-            upstream=UpstreamSection(url=relay.url),
+            upstream=UpstreamSection(url=relay.url, **(upstream or {})),
             pins=PinsSection(max_chains=max_chains),
             journal=JournalSection(path=str(folder / "journal.sqlite3")),
             warmup=WarmupSection(schedule=str(file), gate_readiness=gate_readiness),

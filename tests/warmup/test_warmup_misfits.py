@@ -48,7 +48,7 @@ async def test_it_is_out_with_file_entry_and_key_and_the_others_stand(
 
 @pytest.mark.parametrize(("what", "fault"), MISFITS)
 async def test_readiness_does_not_wait_for_it(stage: Stage, what: str, fault: str) -> None:
-    async with stage.playing(misfit(stage, what), gate_limit=300) as service:
+    async with stage.playing(misfit(stage, what), gate_limit=300, gates_readiness=True) as service:
         service.upstream_started()
         assert not service.ready()
         await settle()
