@@ -197,10 +197,11 @@ class _Nothing:
 
 async def _open_queue(config: Config, parts: Parts) -> HeldQueue:
     journal = await Journal.open(config.journal.file, config.journal.sync)
-    return HeldQueue(parts, journal, queue_settings(config), _terms(config))
+    return HeldQueue(parts, journal, queue_settings(config), terms(config))
 
 
-def _terms(config: Config) -> Terms:
+def terms(config: Config) -> Terms:
+    """What the configuration says about the upkeep of ComfyUI and of the journal."""
     upstream, journal = config.upstream, config.journal
     return Terms(
         upkeep=Upkeep(

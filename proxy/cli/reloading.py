@@ -3,14 +3,27 @@
 import logging
 from typing import Any
 
-from proxy.app import Running, limits, queue_settings
+from pydantic import BaseModel
+
+from proxy.app import Running, limits, queue_settings, terms
 from proxy.config import Config
 from proxy.core import events as ev
+from proxy.engine.queue import HeldQueue
 from proxy.errors import ComfykeepError
 
 log = logging.getLogger("comfykeep")
 
-RELOADABLE = ("proxy.mode", "proxy.log_level", "queue", "pins", "group", "normalizer", "service")
+_UPKEEP = (
+    "upstream.restart_command",
+    "upstream.recycle_after",
+    "upstream.recycle_memory_gb",
+    "journal.retain",
+    "journal.retain_days",
+)
+RELOADABLE = (
+    *("proxy.mode", "proxy.log_level", "queue", "pins", "group", "normalizer", "service"),
+    *(*_UPKEEP, "upstream.stall_timeout"),
+)
 """Keys and sections that a reload changes. Everything else is bound to sockets and files that are open already."""
 
 
@@ -42,16 +55,25 @@ async def _tell_engine(proxy: Running, touched: set[str]) -> None:
         engine.change_strategy(config.normalizer.strategy)
     if "normalizer.loaders" in touched:
         engine.upstream.schema.overrule(config.normalizer.loaders.include, config.normalizer.loaders.exclude)
+    if "upstream.stall_timeout" in touched:
+        engine.pulse.stall.timeout = config.upstream.stall_timeout
     if "proxy.mode" in touched:
         try:
             await engine.change_mode(config.proxy.mode)
         except ComfykeepError as error:
             log.error("the mode stays %s: %s. %s", engine.mode, error.message, error.details)  # noqa: TRY400 - says all
-    if "queue" in touched and engine.held is not None:
-        engine.held.holding.tell(ev.SettingsChanged(queue_settings(config)))
+    if engine.held is not None:
+        _tell_queue(engine.held, config, touched)
     if engine.feed.up:
         engine.upstream.schema.forget()
         await engine.upstream.schema.load()
+
+
+def _tell_queue(held: HeldQueue, config: Config, touched: set[str]) -> None:
+    if touched.intersection(_UPKEEP):
+        held.follow(terms(config))
+    if "queue" in touched:
+        held.holding.tell(ev.SettingsChanged(queue_settings(config)))
 
 
 def _reloadable(key: str) -> bool:
@@ -60,11 +82,14 @@ def _reloadable(key: str) -> bool:
 
 def _merged(old: Config, new: Config) -> Config:
     """The new configuration, but for what only a restart brings."""
-    merged = {
-        name: new_value if _reloadable(name) else getattr(old, name)
-        for name, new_value in ((name, getattr(new, name)) for name in Config.model_fields)
-    }
-    merged["proxy"] = new.proxy.model_copy(update={"listen": old.proxy.listen})
+    merged: dict[str, Any] = {}
+    for name in Config.model_fields:
+        section, given = getattr(old, name), getattr(new, name)
+        if _reloadable(name):
+            merged[name] = given
+        elif isinstance(section, BaseModel):
+            taken = [key for key in type(section).model_fields if _reloadable(f"{name}.{key}")]
+            merged[name] = section.model_copy(update={key: getattr(given, key) for key in taken})
     return old.model_copy(update=merged)
 
 

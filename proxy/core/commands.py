@@ -59,6 +59,7 @@ class Code(StrEnum):
     ATTEMPTS_SPENT = "attempts-spent"
     PAID = "paid"
     VANISHED = "vanished"
+    UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,10 @@ class Caretaker:
         self._tell = tell
         self._restarting: asyncio.Task[None] | None = None
 
+    def follow(self, settings: up.Settings, command: str) -> None:
+        """The configuration has changed."""
+        self.upkeep.settings, self._command = settings, command
+
     def failed(self, graph: str, error: Mapping[str, Any]) -> bool:
         """A run has failed, with the data of its `execution_error`; whether ComfyUI is to blame."""
         kind, message = str(error.get("exception_type", "")), str(error.get("exception_message", ""))

@@ -240,7 +240,7 @@ class Effects:
         if ending.reason.code in _TOLD_BY_COMFYUI:
             entry = held.chronicle.entry(item)
         elif ending.state is State.FAILED:
-            entry = ending.history_entry(held, item)
+            entry = ending.history_entry(item)
         return UNSET if entry is None else json.dumps(entry).encode()
 
     # -- helpers -------------------------------------------------------------------------------------------------

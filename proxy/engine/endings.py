@@ -1,4 +1,4 @@
-"""Ends that ComfyUI does not tell: a prompt refused after its client was told that it was taken, or lost too often.
+"""Ends that ComfyUI does not tell: of prompts that were taken and then refused, lost too often, or not to be read.
 
 The client hears what it would hear of a failed run: `execution_error` and the closing `executing`; and `/history` gets
 an entry as for a failed run (ComfyUI execution.py, `handle_execution_error` and `task_done`).
@@ -10,7 +10,6 @@ from typing import Any
 
 from proxy.core.commands import Reason
 from proxy.core.jobs import State
-from proxy.engine.held import Held
 from proxy.upstream.client import Answer
 from proxy.wire.frames import build_text
 
@@ -27,11 +26,11 @@ class Ending:
     refusal: Answer | None
     at: int
 
-    def error(self, held: Held) -> dict[str, Any]:
+    def error(self, prompt_id: str) -> dict[str, Any]:
         """The data of `execution_error`."""
         node_id, message = self._blame()
         return {
-            "prompt_id": held.prompt_id,
+            "prompt_id": prompt_id,
             "node_id": node_id,
             "node_type": None,
             "executed": [],
@@ -43,17 +42,18 @@ class Ending:
             "timestamp": self.at,
         }
 
-    def frames(self, held: Held) -> list[str]:
+    def frames(self, prompt_id: str) -> list[str]:
         """What its client is sent."""
         return [
-            build_text("execution_error", self.error(held)),
-            build_text("executing", {"node": None, "prompt_id": held.prompt_id}),
+            build_text("execution_error", self.error(prompt_id)),
+            build_text("executing", {"node": None, "prompt_id": prompt_id}),
         ]
 
-    def history_entry(self, held: Held, item: Any) -> dict[str, Any]:
+    def history_entry(self, item: Any) -> dict[str, Any]:
         """Its entry in `/history`; `item` is the prompt as `/queue` shows it."""
-        started = {"prompt_id": held.prompt_id, "timestamp": self.at}
-        messages = [["execution_start", started], ["execution_error", self.error(held)]]
+        prompt_id = item[1]
+        started = {"prompt_id": prompt_id, "timestamp": self.at}
+        messages = [["execution_start", started], ["execution_error", self.error(prompt_id)]]
         return {
             "prompt": item,
             "outputs": {},

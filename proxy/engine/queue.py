@@ -34,10 +34,11 @@ from proxy.engine.records import Record, Records
 from proxy.engine.recovery import Queue, read_history_entry
 from proxy.engine.sender import Sender, json_answer
 from proxy.engine.submission import Draft, Submission
-from proxy.engine.taking_up import read_back, restored
+from proxy.engine.taking_up import given_up, read_back, restored, unreadable
 from proxy.errors import ComfykeepError
 from proxy.journal import Journal
 from proxy.journal_errors import JournalClosed
+from proxy.journal_records import Record as JournalRecord
 from proxy.journal_records import Update
 from proxy.tasks import Tasks
 from proxy.upstream.attachment import Delivery
@@ -152,13 +153,18 @@ class HeldQueue:
             await self.history.forget(terms.retain, self._parts.wall() - terms.retain_seconds)
             await asyncio.sleep(FORGETTING)
 
+    def follow(self, terms: Terms) -> None:
+        """The configuration has changed."""
+        self._terms = terms
+        self.caretaker.follow(terms.upkeep, terms.restart_command)
+
     def beat(self) -> bool:
         """Time has passed; whether the queue still decides."""
         context = self.holding.scheduler.context
         self.caretaker.look(drained=context.ready and not context.ledger.upstream and not context.foreign)
         return self.holding.beat()
 
-    async def _load(self) -> None:
+    async def _load(self, at_comfyui: frozenset[str]) -> None:
         """Take up what an earlier process left. ComfyUI must answer: what a prompt needs shows by its classes."""
         parts, recovered = self._parts, await self._journal.load()
         own_id = parts.feed.own_id
@@ -172,11 +178,23 @@ class HeldQueue:
         self.history.last_ended = next(ended, None)
         self.operations.restore(recovered.facts)
         for record, held in read:
-            if held is not None:
+            if held is None:
+                self._give_up(record, at_comfyui)
+            else:
                 self.holding.add(held, restored(record, held, parts.clock, parts.wall))
         if recovered.unfinished:
             log.info("%d prompts are taken up from the journal", len(recovered.unfinished))
         self._taken_up = True
+
+    def _give_up(self, record: JournalRecord, at_comfyui: frozenset[str]) -> None:
+        """End a prompt that cannot be read, so that nobody waits for it; its data stay in the journal."""
+        if record.prompt_id in at_comfyui:
+            return  # it has been sent, and ComfyUI tells its end; the next start settles what is written of it
+        ending = unreadable(round(self._parts.wall() * 1000))
+        self._journal.update(given_up(record, ending))
+        if record.client_id is not None:
+            frames = ending.frames(record.prompt_id)
+            self._parts.feed.deliver(Delivery(frame, record.client_id) for frame in frames)
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait for something to be true of the queue."""
@@ -291,7 +309,7 @@ class HeldQueue:
             UpstreamError: when it went away again.
         """
         if not self._taken_up:
-            await self._load()
+            await self._load(queue.ids)
         client = self._parts.upstream.client
         finished = {}
         sent = self.holding.sent()
@@ -341,7 +359,7 @@ class HeldQueue:
         self._parts.feed.deliver([Delivery(self.status_frame(), None)])
 
     def _tell_end(self, held: Held, ending: Ending) -> None:
-        self._deliver(held, ending.frames(held))
+        self._deliver(held, ending.frames(held.prompt_id))
 
     def _tell_missed(self, held: Held) -> None:
         """Its end was found in ComfyUI's history: the events went by while nobody could hear them."""

@@ -104,6 +104,19 @@ async def test_what_comfyui_has_is_read_again_whatever_has_changed(tmp_path: Pat
         assert keeper.schema is not before
 
 
+async def test_upkeep_and_what_is_kept_follow(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    asked_for = tmp_path / "asked for"
+    async with staged(Mode.FULL, tmp_path) as stage:
+        upstream = {"restart_command": f"touch '{asked_for}'", "recycle_after": 1, "stall_timeout": 0.001}
+        await reload(stage.proxy, changed(stage, {"upstream": upstream, "journal": {"retain": 5}}))
+        assert "only a restart" not in caplog.text
+        running = await stage.blocker()
+        await until(lambda: stage.proxy.engine.pulse.health.stalled_since is not None, "the stall to be seen")
+        stage.gate.open(running)
+        await until(asked_for.exists, "the restart")
+        assert stage.proxy.config.upstream.recycle_after == 1
+
+
 async def test_the_log_level_changes(tmp_path: Path) -> None:
     async with staged(Mode.PINS, tmp_path) as stage:
         await reload(stage.proxy, changed(stage, {"proxy": {"log_level": "error"}}))
