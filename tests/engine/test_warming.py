@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from proxy.config import GroupSection
 from proxy.core.mode import Mode
 from simulator import CacheMode
 from tests.engine.warm_stage import MODES, encode, entry, is_warmup, node, until, warm_stage
@@ -109,6 +110,18 @@ async def test_a_workflow_is_warmed_without_saving_anything(tmp_path: Path) -> N
         await stage.run(workflow)
         assert stage.loads == ["a"]
         assert len(list(stage.comfy.directories.output.iterdir())) == 4
+
+
+@MODES
+async def test_a_group_of_the_configuration_is_warmed_as_a_whole(mode: Mode, tmp_path: Path) -> None:
+    schedule = '[[entry]]\nname = "ours"\ngroup = "ours"\nto = "ram"\non = ["upstream-start"]\n'
+    groups = (GroupSection(name="ours", models=("a.*", "b.*")),)
+    async with warm_stage(tmp_path, schedule, mode, groups=groups) as stage:
+        await stage.ready()
+        assert sorted(stage.loads) == ["a", "b"]
+        for name in "ab":
+            await stage.run(encode(name, "the first"))
+        assert sorted(stage.loads) == ["a", "b"]
 
 
 @MODES

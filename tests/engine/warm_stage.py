@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from proxy import app
-from proxy.config import Config, JournalSection, PinsSection, ProxySection, UpstreamSection, WarmupSection
+from proxy.config import Config, GroupSection, JournalSection, PinsSection, ProxySection, UpstreamSection, WarmupSection
 from proxy.core.mode import Mode
 from simulator import Simulator, SimulatorConfig
 from tests.contract.client import Client, eventually
@@ -114,6 +114,7 @@ async def warm_stage(
     gate_readiness: bool = True,
     max_chains: int = 16,
     upstream: Mapping[str, Any] | None = None,
+    groups: tuple[GroupSection, ...] = (),
     **simulated: Any,
 ) -> AsyncIterator[WarmStage]:
     """A proxy that has read its ComfyUI's classes; `schedule` is the text of its warmup.toml."""
@@ -130,6 +131,7 @@ async def warm_stage(
             pins=PinsSection(max_chains=max_chains),
             journal=JournalSection(path=str(folder / "journal.sqlite3")),
             warmup=WarmupSection(schedule=str(file), gate_readiness=gate_readiness),
+            group=groups,
         )
         stop = await stack.enter_async_context(AsyncExitStack())
         proxy = await stop.enter_async_context(app.running(config))
