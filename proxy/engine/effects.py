@@ -148,7 +148,9 @@ class Effects:
 
     def _accept(self, held: Held, command: do.Accept) -> None:
         job = self.ledger.jobs.get(held.prompt_id)
-        self._write(held, command.number, State.WAITING if job is None else job.state)
+        state = State.WAITING if job is None else job.state
+        # Its end is written next. Should a kill come between the two, the next start asks ComfyUI what became of it.
+        self._write(held, command.number, state if held.end is None else State.DISPATCHING)
         if held.end is not None:
             self._end(held, held.end)
 
