@@ -22,6 +22,7 @@ from simulator import Simulator, SimulatorConfig
 from tests.contract import prompts
 from tests.contract.client import Client
 from tests.contract.sockets import Socket
+from tests.rawhttp import until
 
 REAL_URL = os.environ.get("COMFYUI_URL", "").rstrip("/")
 """Address of a real ComfyUI that nobody else uses: the suite empties its queue, its history and its caches."""
@@ -140,6 +141,7 @@ async def proxied(upstream: Target, mode: Mode, folder: Path) -> AsyncIterator[T
         journal=JournalSection(path=str(folder / "journal.sqlite3")),
     )
     async with app.running(config) as proxy:
+        await until(lambda: proxy.engine.upstream.stats is not None)  # until then it carries no pins
         yield Target(proxy.url, upstream.url, real=upstream.real, can=upstream.can)
 
 
