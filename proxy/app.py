@@ -118,12 +118,11 @@ async def running(config: Config) -> AsyncIterator[Running]:
 
 def _upstream(config: Config, client: UpstreamClient) -> Upstream:
     loaders = config.normalizer.loaders
-    sizes = Sizes({name: _bytes(size) for name, size in config.residency.sizes.items()})
     return Upstream(
         client,
         SchemaKeeper(client, include=loaders.include, exclude=loaders.exclude),
         memory_watch(config, client),
-        PinPlanner(Residency(sizes, LoadCosts()), limits(config), config.groups),
+        PinPlanner(Residency(Sizes(configured_sizes(config)), LoadCosts()), limits(config), config.groups),
         Releases(config.residency.release_idle or None, _bytes(config.residency.vram_reserve)),
         config.normalizer.strategy,
     )
@@ -145,6 +144,11 @@ def limits(config: Config) -> Limits:
         ram_reserve=_bytes(residency.ram_reserve) or None,
         vram_reserve=_bytes(residency.vram_reserve),
     )
+
+
+def configured_sizes(config: Config) -> dict[str, int]:
+    """Bytes of model files by name, where the configuration knows better than ComfyUI."""
+    return {name: _bytes(size) for name, size in config.residency.sizes.items()}
 
 
 def _bytes(gigabytes: float) -> int:

@@ -47,10 +47,9 @@ async def reload(proxy: Running, new: Config) -> None:
 
 async def _tell_engine(proxy: Running, touched: set[str]) -> None:
     engine, config = proxy.engine, proxy.config
-    if "pins" in touched:
-        engine.upstream.planner.limits = limits(config)
-    if "group" in touched:
-        engine.upstream.planner.groups = config.groups
+    if touched & {"pins", "group"}:
+        engine.upstream.planner.limits, engine.upstream.planner.groups = limits(config), config.groups
+        engine.learned()  # what was said of ComfyUI and the configuration may not hold any more
     if "normalizer.strategy" in touched:
         engine.change_strategy(config.normalizer.strategy)
     if "normalizer.loaders" in touched:

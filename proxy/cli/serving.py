@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from normalizer import Role, Schema, describe
-from proxy.app import Running, limits, memory_watch, running
+from proxy.app import Running, configured_sizes, limits, memory_watch, running
 from proxy.cli.lifetime import Lifetime
 from proxy.cli.options import table_console
 from proxy.cli.plain_log import told_in_a_line
@@ -32,8 +32,18 @@ from proxy.upstream.client import UpstreamClient
 
 log = logging.getLogger("comfykeep")
 
-_LEVELS = {Severity.ERROR: logging.ERROR, Severity.PROBLEM: logging.WARNING, Severity.HINT: logging.INFO}
-_STYLES = {Severity.ERROR: "bold red", Severity.PROBLEM: "bold yellow", Severity.HINT: "bold cyan"}
+_LEVELS = {
+    Severity.ERROR: logging.ERROR,
+    Severity.PROBLEM: logging.WARNING,
+    Severity.WARNING: logging.WARNING,
+    Severity.HINT: logging.INFO,
+}
+_STYLES = {
+    Severity.ERROR: "bold red",
+    Severity.PROBLEM: "bold yellow",
+    Severity.WARNING: "bold magenta",
+    Severity.HINT: "bold cyan",
+}
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
@@ -144,7 +154,7 @@ def _overrides(config: Config) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 async def _survey(config: Config, client: UpstreamClient) -> Report:
-    wanted = Wanted(limits(config), config.groups, config.normalizer.strategy)
+    wanted = Wanted(limits(config), config.groups, config.normalizer.strategy, configured_sizes(config))
     return await survey(client, memory_watch(config, client), wanted, *_overrides(config))
 
 
@@ -160,7 +170,7 @@ async def _is_comfykeep(client: UpstreamClient) -> bool:
 
 
 def check(config: Config) -> int:
-    """Print what is fronted, each problem with its remedy, and hints; 1 when there is a problem, else 0."""
+    """Print what is fronted, each problem with its remedy, warnings and hints; 1 when there is a problem, else 0."""
 
     async def look() -> tuple[Report, bool]:
         async with UpstreamClient(config.upstream.url) as client:
@@ -179,10 +189,10 @@ def check(config: Config) -> int:
     for problem in problems:
         console.print(f"{problem.severity.capitalize()}:", style=_STYLES[problem.severity], end=" ")
         console.print(f"{problem.problem}\n  {problem.remedy}", markup=False)
-    bad = any(problem.severity is not Severity.HINT for problem in problems)
-    if not bad:
+    severities = {problem.severity for problem in problems}
+    if severities <= {Severity.HINT}:
         console.print("[green]No problems found.[/]")
-    return 1 if bad else 0
+    return 0 if severities.isdisjoint({Severity.ERROR, Severity.PROBLEM}) else 1
 
 
 def _left_in_journal(config: Config) -> Iterator[Advice]:

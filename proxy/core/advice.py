@@ -5,7 +5,7 @@ hold what may not leave it, groups that were promised more than there is. Said a
 arithmetic, it costs nobody an evening.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -27,10 +27,11 @@ _CONTAINER_SHARE = 0.95
 
 
 class Severity(StrEnum):
-    """How bad it is: the configuration cannot be followed, something works against it, or it could be better."""
+    """How bad it is: it cannot be followed, works against keeping models, looks wrong, or could be better."""
 
     ERROR = "error"
     PROBLEM = "problem"
+    WARNING = "warning"
     HINT = "hint"
 
 
@@ -44,7 +45,12 @@ class Advice:
 
 
 def advise(
-    flags: UpstreamFlags, machine: Machine, limits: Limits, groups: Sequence[Group], files: Mapping[str, int]
+    flags: UpstreamFlags,
+    machine: Machine,
+    limits: Limits,
+    groups: Sequence[Group],
+    files: Mapping[str, int],
+    names: Collection[str] = (),
 ) -> tuple[Advice, ...]:
     """All that can be said.
 
@@ -54,13 +60,15 @@ def advise(
         limits: what the operator lets pins take.
         groups: the operator's groups.
         files: bytes of each model file by name, as ComfyUI lists them; empty where it does not.
+        names: what else loaders can be told to load: folders, and files that custom packs keep elsewhere.
     """
     return (
         *_about_cache(flags),
         *_about_vram(flags, machine, files),
         *_about_version(flags),
         *_about_thresholds(flags, machine, limits, files),
-        *_about_groups(flags, machine, limits, groups, files),
+        *_about_globs(groups, {*files, *names}),
+        *_about_always(flags, machine, limits, groups, files),
     )
 
 
@@ -127,18 +135,18 @@ def _about_thresholds(
         )
 
 
-def _about_groups(
+def _about_globs(groups: Sequence[Group], names: Collection[str]) -> Iterator[Advice]:
+    for found in unmatched_globs(groups, names) if names else ():
+        if found.alone:
+            problem, remedy, severity = f"{found}: the group is empty.", "take out the group", Severity.ERROR
+        else:
+            problem, remedy, severity = f"{found}.", "take it out", Severity.WARNING
+        yield Advice(problem, f"Correct the glob, {remedy}, or add the file that it is for.", severity)
+
+
+def _about_always(
     flags: UpstreamFlags, machine: Machine, limits: Limits, groups: Sequence[Group], files: Mapping[str, int]
 ) -> Iterator[Advice]:
-    unmatched = unmatched_globs(groups, files) if files else ()
-    lost = {group.name for group in groups if set(group.models) == {u.glob for u in unmatched if u.group == group.name}}
-    for found in unmatched:
-        nothing_left = found.group in lost
-        yield Advice(
-            f"{found}." if not nothing_left else f"{found}: the group is empty.",
-            "Correct the glob, or take out the group." if nothing_left else "Correct the glob, or take it out.",
-            Severity.ERROR if nothing_left else Severity.PROBLEM,
-        )
     promised = {
         group.name: sum(size for name, size in files.items() if group.matches_name(name))
         for group in groups

@@ -7,7 +7,8 @@ group gives way when not all fit.
 
 import difflib
 import math
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
@@ -16,6 +17,10 @@ from normalizer.models import ModelRef, ModelSet
 
 ON_DEMAND_SECONDS = 60.0
 """How long an on-demand model stays after its last use where its group names no `ttl`."""
+_SUGGESTED = 3
+"""Names at most that are suggested for a glob that matches nothing."""
+_LIKE = 0.6
+"""How like a name must be to be suggested, as `difflib` measures it."""
 
 
 class Keep(StrEnum):
@@ -59,10 +64,7 @@ class Group:
     def matches_name(self, name: str) -> bool:
         """Whether a file name, with slashes of either kind, is of this group."""
         path = name.replace("\\", "/")
-        return any(
-            fnmatchcase(path, glob) or ("/" not in glob and fnmatchcase(path.rpartition("/")[2], glob))
-            for glob in self.models
-        )
+        return any(_matches(glob, path) for glob in self.models)
 
     @property
     def idle_limit(self) -> float:
@@ -72,17 +74,22 @@ class Group:
         return ON_DEMAND_SECONDS if self.keep is Keep.ON_DEMAND else math.inf
 
 
+def _matches(glob: str, path: str) -> bool:
+    return fnmatchcase(path, glob) or ("/" not in glob and fnmatchcase(path.rpartition("/")[2], glob))
+
+
 @dataclass(frozen=True, slots=True)
 class UnmatchedGlob:
-    """A glob that no file matches, most likely a typo, with the nearest names."""
+    """A glob that no file matches, most likely a typo, with the nearest names. `alone`: no other glob finds any."""
 
     group: str
     glob: str
     nearest: tuple[str, ...]
+    alone: bool
 
     def __str__(self) -> str:
         hint = f"; nearest: {', '.join(self.nearest)}" if self.nearest else ""
-        return f"group {self.group!r}: {self.glob!r} matches no model file{hint}"
+        return f"[[group]] {self.group!r}: models has {self.glob!r}, which matches no model file{hint}"
 
 
 def group_of(models: ModelSet, groups: Sequence[Group]) -> Group | None:
@@ -96,8 +103,41 @@ def unmatched_globs(groups: Sequence[Group], names: Iterable[str]) -> tuple[Unma
     known = sorted({name.replace("\\", "/") for name in names})
     found = []
     for group in groups:
-        for glob in group.models:
-            if not any(Group(group.name, (glob,)).matches_name(name) for name in known):
-                nearest = difflib.get_close_matches(glob, known, n=3, cutoff=0.5)
-                found.append(UnmatchedGlob(group.name, glob, tuple(nearest)))
+        lost = [glob for glob in group.models if not any(_matches(glob, name) for name in known)]
+        alone = len(lost) == len(group.models)
+        found += [UnmatchedGlob(group.name, glob, _nearest(glob, known), alone) for glob in lost]
     return tuple(found)
+
+
+def _nearest(glob: str, names: Sequence[str]) -> tuple[str, ...]:
+    """The names that a mistyped glob most likely means, by the part of each that would have to match its letters.
+
+    A whole name is hardly like a short glob: `wann*` is compared with the first four letters of each, `*wann` with the
+    last, `*wann*` with every four in a row. What follows the last dot is the same in most and says nothing.
+    """
+    whole = not (glob.startswith("*") or glob.endswith("*"))
+    literal = (_without_ending(glob) if whole else glob.strip("*")).casefold()
+    if not literal:
+        return ()
+    parts: dict[str, list[str]] = {}
+    for name in names:
+        tail = name if "/" in glob else name.rpartition("/")[2]
+        for part in set(_parts(tail.casefold(), glob, len(literal))):
+            parts.setdefault(part, []).append(name)
+    close = difflib.get_close_matches(literal, parts, n=_SUGGESTED, cutoff=_LIKE)
+    return tuple(dict.fromkeys(name for part in close for name in parts[part]))[:_SUGGESTED]
+
+
+def _parts(name: str, glob: str, length: int) -> Iterator[str]:
+    if glob.startswith("*") and glob.endswith("*"):
+        yield from (name[start : start + length] for start in range(max(1, len(name) - length + 1)))
+    elif glob.endswith("*"):
+        yield name[:length]
+    elif glob.startswith("*"):
+        yield name[-length:]
+    else:
+        yield _without_ending(name)
+
+
+def _without_ending(name: str) -> str:
+    return re.sub(r"\.[a-zA-Z]+$", "", name)

@@ -1,7 +1,7 @@
 """What is fronted, in a few lines, and what stands in the way, each with its remedy: `comfykeep check`."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from normalizer import Role, Schema, SharedLoaders
@@ -58,6 +58,8 @@ class Wanted:
     limits: Limits
     groups: Sequence[Group] = ()
     strategy: Strategy = Strategy.PINS
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    """Bytes of model files that ComfyUI does not list, or not rightly."""
 
 
 async def survey(
@@ -81,7 +83,8 @@ async def survey(
     missing = () if possible is wanted.strategy else (Advice(NOT_INSTALLED, INSTALL),)
     # Shared loaders keep models by themselves; what the node cache does is nothing to them.
     flags = replace(stats.flags, cache=CacheMode.CLASSIC) if _needs_no_cache(stats, possible) else stats.flags
-    advice = advise(flags, machine, wanted.limits, wanted.groups, await _files(memory.reader))
+    files = {**await _files(memory.reader), **wanted.sizes}
+    advice = advise(flags, machine, wanted.limits, wanted.groups, files, frozenset(_choices(schema)))
     problems = (*missing, *unclear, *advice, *_about_loaders(roles))
     return Report(client.base_url, stats, schema, machine, roles, exchanged, problems)
 
@@ -104,6 +107,14 @@ async def _files(reader: StatsReader) -> dict[str, int]:
         return await reader.read_sizes()
     except UpstreamError:
         return {}
+
+
+def _choices(schema: Schema) -> Iterator[str]:
+    """What can be loaded by name."""
+    for node_class in schema.classes.values():
+        if node_class.role is not Role.NEITHER:
+            specs = (spec for spec in node_class.inputs.values() if spec.names_file)
+            yield from (choice for spec in specs for choice in spec.choices if isinstance(choice, str))
 
 
 def _about_loaders(roles: Counter[Role]) -> Iterator[Advice]:

@@ -131,6 +131,20 @@ async def test_a_reload_to_a_strategy_that_cannot_be_had_says_so(comfy: Comfy, t
         await proxy.says("no shared loaders: models are pinned instead. Install ComfyUI-Inspire-Pack")
 
 
+GROUP = '[proxy]\nlisten = "127.0.0.1:0"\n[[group]]\nname = "g"\nmodels = {models}\n'
+
+
+async def test_a_group_of_nothing_is_said_at_a_start_and_a_reload_and_keeps_nobody_from_serving(
+    comfy: Comfy, tmp_path: Path
+) -> None:
+    async with serving(tmp_path, comfy.relay.url, GROUP.format(models='["q*"]')) as proxy, Client(proxy.url) as client:
+        await proxy.says(r"ERROR \[\[group\]\] 'g': models has 'q\*', .* the group is empty\. Correct the glob")
+        await client.history((await client.submit(encode("a", "1")))["prompt_id"])
+        write_config(tmp_path, comfy.relay.url, GROUP.format(models='["a.*", "b.safetensor"]'))
+        proxy.signal(signal.SIGHUP)
+        await proxy.says(r"WARNING \[\[group\]\] 'g': models has 'b.safetensor', .*; nearest: b.safetensors")
+
+
 async def test_a_reload_says_that_the_configuration_has_not_changed_and_not_that_a_broken_schedule_has_not(
     comfy: Comfy, tmp_path: Path
 ) -> None:

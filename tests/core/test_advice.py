@@ -88,9 +88,18 @@ def test_a_group_that_matches_nothing_is_an_error_and_a_single_glob_is_not() -> 
     groups = (Group("stills", ("flx.safetensors", "flux.safetensors")), Group("films", ("wann.safetensors",)))
     advice = advise(CLASSIC, ROOMY, Limits(), groups, FILES)
     assert [(each.severity, "flx" in each.problem, "nearest: wan" in each.problem) for each in advice] == [
-        (Severity.PROBLEM, True, False),
+        (Severity.WARNING, True, False),
         (Severity.ERROR, False, True),
     ]
+    assert all("[[group]]" in each.problem and "Correct the glob" in each.remedy for each in advice)
+
+
+def test_what_loaders_offer_besides_files_is_matched_too() -> None:
+    groups = [Group("stills", ("sdxl-diffusers",))]
+    (found,) = advise(CLASSIC, ROOMY, Limits(), groups, FILES)
+    assert found.severity is Severity.ERROR
+    assert advise(CLASSIC, ROOMY, Limits(), groups, FILES, ["sdxl-diffusers"]) == ()
+    assert [each.severity for each in advise(CLASSIC, ROOMY, Limits(), groups, {}, ["other"])] == [Severity.ERROR]
 
 
 def test_a_typo_in_a_glob() -> None:

@@ -53,8 +53,38 @@ def test_bad_groups_say_what_is_wrong(models: tuple[str, ...], keep: Keep, ttl: 
         Group("g", models, keep, ttl=ttl)
 
 
-def test_a_typo_is_told_with_the_nearest_names() -> None:
-    groups = [Group("stills", ("flux1-dew.safetensors", "sdxl*"))]
-    (found,) = unmatched_globs(groups, ["flux1-dev.safetensors", "sdxl-base.safetensors"])
-    assert found.glob == "flux1-dew.safetensors"
-    assert "flux1-dev.safetensors" in str(found)
+NAMES = ["flux1-dev.safetensors", "sdxl-base.safetensors", "video\\wan2.1_t2v_14B_fp8.safetensors", "vae/ae.sft"]
+
+
+@pytest.mark.parametrize(
+    ("glob", "nearest"),
+    [
+        ("flux1-dew.safetensors", ("flux1-dev.safetensors",)),
+        ("fluks*", ("flux1-dev.safetensors",)),
+        ("Flux1*", ("flux1-dev.safetensors",)),
+        ("wann*", ("video/wan2.1_t2v_14B_fp8.safetensors",)),
+        ("vidoe/*", ("video/wan2.1_t2v_14B_fp8.safetensors",)),
+        ("*_t2w_*", ("video/wan2.1_t2v_14B_fp8.safetensors",)),
+        ("*.stf", ("vae/ae.sft",)),
+        ("hunyuan*", ()),
+        ("?", ()),
+    ],
+)
+def test_a_typo_is_told_with_the_nearest_names(glob: str, nearest: tuple[str, ...]) -> None:
+    (found,) = unmatched_globs([Group("stills", (glob, "sdxl*"))], NAMES)
+    assert (found.glob, found.nearest, found.alone) == (glob, nearest, False)
+    assert str(found).startswith(f"[[group]] 'stills': models has {glob!r}, which matches no model file")
+    assert all(name in str(found) for name in nearest)
+
+
+def test_a_group_of_which_nothing_matches_is_told_apart() -> None:
+    groups = [Group("films", ("wann*", "x*")), Group("stills", ("x*", "sdxl*")), Group("all", ("*",))]
+    assert [(each.group, each.glob, each.alone) for each in unmatched_globs(groups, NAMES)] == [
+        ("films", "wann*", True),
+        ("films", "x*", True),
+        ("stills", "x*", False),
+    ]
+
+
+def test_nothing_is_near_where_there_are_no_files() -> None:
+    assert [each.nearest for each in unmatched_globs([Group("all", ("*",))], [])] == [()]
