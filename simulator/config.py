@@ -109,6 +109,8 @@ class SimulatorConfig:
 
     before_node: Callable[[NodeStart], Awaitable[None]] | None = None
     """Awaited before each node runs. What it raises, the node raises: faults and standstills for tests."""
+    between_prompts: Callable[[], Awaitable[None]] | None = None
+    """Awaited where ComfyUI collects garbage: requests have been carried out, the next prompt is not looked for yet."""
 
     def cache_ram_thresholds(self) -> tuple[float, float]:
         """Active and inactive threshold of the RAM-pressure cache in GB (ComfyUI main.py, prompt_worker)."""

@@ -37,3 +37,5 @@ async def work(queue: PromptQueue, executor: Executor, events: Events, machine: 
             await machine.moved(machine.memory.unload_all(), "")
         if free:
             executor.reset()
+        if machine.config.between_prompts is not None:
+            await machine.config.between_prompts()

@@ -4,7 +4,7 @@ There is one of these today. Everything that will differ between several GPUs si
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 from normalizer import REMOVER, Chain, ModelSet, Normalized, Schema, SharedLoaders
@@ -28,6 +28,10 @@ from proxy.upstream.stats import SystemStats
 log = logging.getLogger(__name__)
 
 MEBIBYTE = 1 << 20
+
+
+async def _nothing_between(_now: float, _carrying: bool) -> None:
+    """Until the engine has told how."""
 
 
 class Upstream:
@@ -57,6 +61,8 @@ class Upstream:
         self.start_delays = StartDelays()
         self.strategy = strategy
         """What the operator wants; see `shared_loaders`."""
+        self.between: Callable[[float, bool], Awaitable[None]] = _nothing_between
+        """Brings ComfyUI to where it frees memory: told monotonic seconds, and whether models are to stay in RAM."""
         self._looked_through: Schema | None = None
         self._shared_loaders = SharedLoaders()
 
@@ -153,7 +159,7 @@ class Upstream:
             await self.release(Release(whole, "the next prompt does not fit beside what is kept"), now)
 
     async def release(self, release: Release, now: float) -> None:
-        """Tell ComfyUI to free memory; it does so between two prompts. Where it does not answer, that is all."""
+        """Have ComfyUI free memory before the next prompt. Where it does not answer, that is all."""
         wanted = {"unload_models": release.what.unload_models, "free_memory": release.what.free_memory}
         try:
             await self.client.post_json("/free", wanted)
@@ -162,6 +168,7 @@ class Upstream:
             return
         log.info("ComfyUI was told to free %s: %s", "memory" if release.what.free_memory else "VRAM", release.reason)
         self.freed(release.what, now)
+        await self.between(now, not release.what.free_memory)
 
     def lost(self, now: float) -> None:
         """ComfyUI is gone, and with it everything it held."""

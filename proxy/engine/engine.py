@@ -16,6 +16,7 @@ from proxy.core.mode import Mode
 from proxy.core.release import Release
 from proxy.core.strategy import Strategy
 from proxy.engine.arrival import Arrival
+from proxy.engine.between import Between
 from proxy.engine.bookkeeping import Bookkeeping, Totals
 from proxy.engine.client_sockets import ClientSockets
 from proxy.engine.comfy import Upstream
@@ -115,6 +116,15 @@ class Engine:
             forget=self.forget,
         )
         self._observer.visible = self.warming.traces.visible
+        upstream.between = Between(
+            upstream,
+            self.records,
+            self._passing,
+            self._sender,
+            self.warming.traces,
+            own_id=self.feed.own_id,
+            forget=self.forget,
+        ).come
         self._housekeeping = Housekeeping(upstream, self.warming, clock)
         self.pulse = Pulse(
             self.feed,

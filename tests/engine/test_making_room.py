@@ -1,5 +1,6 @@
 """`POST /free` of the proxy's own: before a prompt that would not fit, and when memory is wanted elsewhere."""
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from proxy.config import ResidencySection
 from proxy.core.evidence import ModelsFreed
 from proxy.core.mode import Mode
 from proxy.core.release import Release
+from tests.contract.sockets import Event
 from tests.engine.stage import MB, Stage, encode, staged, until
 
 GB = 1024 * MB
@@ -41,6 +43,59 @@ async def test_a_prompt_that_nobody_foresaw_is_preceded_by_free(mode: Mode, tmp_
         assert freed(stage)
         assert all(body == FREED for body in freed(stage))
         assert not stage.comfy.crashed.is_set()
+
+
+class Collector:
+    """Holds ComfyUI's worker where it collects garbage: a request that comes meanwhile wakes nobody."""
+
+    def __init__(self) -> None:
+        self.may_go_on = asyncio.Event()
+        self.may_go_on.set()
+        self.waits = False
+
+    async def __call__(self) -> None:
+        self.waits = not self.may_go_on.is_set()
+        await self.may_go_on.wait()
+        self.waits = False
+
+
+async def submit_while_it_collects(stage: Stage, collector: Collector, after: str, checkpoint: str) -> None:
+    """The checkpoint's prompt comes when ComfyUI has ended the one before and does not wait for the next yet."""
+    collector.may_go_on.clear()
+    await run(stage, after)
+    await until(lambda: collector.waits, "ComfyUI to collect garbage")
+    submitted = await stage.client.submit(encode(checkpoint, "text"))
+    collector.may_go_on.set()
+    history, crashed = stage.comfy.process.queue.history, stage.comfy.crashed
+    await until(lambda: crashed.is_set() or submitted["prompt_id"] in history, "its end")
+
+
+@pytest.mark.parametrize("mode", [Mode.PINS, Mode.FULL])
+async def test_so_it_is_where_comfyui_does_not_look_for_requests_just_then(mode: Mode, tmp_path: Path) -> None:
+    collector = Collector()
+    async with staged(mode, tmp_path, **TIGHT, between_prompts=collector) as stage, stage.client.socket() as page:
+        await run(stage, "a")
+        await submit_while_it_collects(stage, collector, "b", "c")
+        assert freed(stage) == [FREED]
+        assert not stage.comfy.crashed.is_set()
+        seen = {entry["prompt"][1] for entry in (await stage.client.get_json("/history")).values()}
+        assert len(seen) == 3
+        told = {frame.data.get("prompt_id") for frame in page.frames if isinstance(frame, Event)}
+        assert told - {None} <= seen
+
+
+async def test_a_request_alone_would_come_too_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    collector = Collector()
+    async with staged(Mode.PINS, tmp_path, **TIGHT, between_prompts=collector) as stage:
+
+        async def nothing(_now: float, _carrying: bool) -> None:
+            return
+
+        monkeypatch.setattr(stage.proxy.engine.upstream, "between", nothing)
+        await run(stage, "a")
+        await submit_while_it_collects(stage, collector, "b", "c")
+        assert freed(stage) == [FREED]
+        assert stage.comfy.crashed.is_set()
 
 
 async def test_without_that_comfyui_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
