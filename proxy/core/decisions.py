@@ -10,6 +10,7 @@ from proxy.core.commands import Code, Reason
 from proxy.core.context import Context
 from proxy.core.job import Job
 from proxy.core.jobs import State, Trigger
+from proxy.core.overrun import deadlines
 from proxy.core.policy import Choice, choose
 from proxy.core.settings import Validate
 from proxy.core.turns import WINDOW, Bounds, Turn, next_turn, steps
@@ -23,8 +24,10 @@ def decide(context: Context) -> None:
     if not context.ready:
         _hold_arrived(context, Code.NO_UPSTREAM, "ComfyUI does not answer; it is checked when it is sent")
         return
-    _send(context)
-    wanted = None if _unsettled(context) else _recall_wanted(context)
+    wanted = None if _unsettled(context) else _overrun(context)
+    if wanted is None:
+        _send(context)
+        wanted = None if _unsettled(context) else _recall_wanted(context)
     if wanted is not None and not _probing(context):
         staged, reason = wanted
         context.pull(staged, Trigger.RECALL, reason)
@@ -33,25 +36,34 @@ def decide(context: Context) -> None:
 
 def next_wakeup(context: Context) -> float | None:
     """When time alone may change a decision."""
-    if not context.ready or not context.ledger.waiting:
+    if not context.ready:
         return None
-    times = []
-    settings = context.settings
-    levels = context.ledger.waiting.levels.values()
+    settings, waiting = context.settings, context.ledger.waiting
+    times = [
+        context.now + deadline.left
+        for deadline in deadlines(context.ledger, settings, context.now)
+        if deadline.runs and not deadline.over
+    ]
     staged = _last_staged(context)
-    if len(levels) > 1 or (staged is not None and staged.priority not in context.ledger.waiting.levels):
-        for level in levels:
+    if len(waiting.levels) > 1 or (waiting and staged is not None and staged.priority not in waiting.levels):
+        for level in waiting.levels.values():
             gained = steps(level.oldest_submitted, settings, context.now)
             times.append(level.oldest_submitted + (gained + 1) * settings.age_step)
-    running = context.ledger.running()
-    if staged is not None and running is not None and running.started is not None:
-        bounds = Bounds(context.ledger, settings, context.now)
-        sure = max(0.0, running.estimate - (context.now - running.started))
-        for job in _older_heads(context, staged):
-            left = bounds.time_left(job, staged)
-            if left > 0:
-                times.append(context.now + sure + left)
     return min(times, default=None)
+
+
+def _overrun(context: Context) -> tuple[Job, Reason] | None:
+    """What is to be called back because something staged must not begin any more.
+
+    That is always the last that is staged, so that whatever is called back is behind what it has passed so far.
+    """
+    over = next((found for found in deadlines(context.ledger, context.settings, context.now) if found.over), None)
+    staged = _last_staged(context)
+    if over is None or staged is None:
+        return None
+    first = "" if staged is over.staged else f"before {over.staged.prompt_id}: "
+    text = f"called back: {first}{over.passed.prompt_id} must not be passed any more"
+    return staged, context.reason(Code.TIME_IS_UP, text)
 
 
 def _send(context: Context) -> None:
@@ -188,15 +200,3 @@ def _probing(context: Context) -> bool:
 def _last_staged(context: Context) -> Job | None:
     staged = [job for job in context.ledger.upstream.values() if job.state is State.STAGED]
     return staged[-1] if staged else None
-
-
-def _older_heads(context: Context, staged: Job) -> list[Job]:
-    """The oldest waiting prompt of each client that `staged` passes."""
-    level = context.ledger.waiting.levels.get(staged.priority)
-    if level is None or staged.fixed:
-        return []
-    heads: dict[str, Job] = {}
-    for job in level.window(WINDOW, ()):
-        if job.sequence < staged.sequence and not job.fixed:
-            heads.setdefault(job.client, job)
-    return list(heads.values())

@@ -36,10 +36,12 @@ class Passing:
 
     def seconds(self, now: float) -> float:
         """Seconds it has run, and is expected to run, or has already run if that is more."""
-        if not self.sent:
-            return self.ran
-        elapsed = 0.0 if self.job.started is None else now - self.job.started
-        return self.ran + max(elapsed, self.job.estimate)
+        return max(self.has_run(now), self.ran + self.job.estimate) if self.sent else self.ran
+
+    def has_run(self, now: float) -> float:
+        """Seconds it has run until now."""
+        started = self.job.started
+        return self.ran if started is None or not self.sent else self.ran + now - started
 
 
 class Overtakings:
@@ -53,7 +55,7 @@ class Overtakings:
 
     def send(self, job: Job, held_back: frozenset[str], reason: Reason) -> None:
         """`job` is sent to run, while these clients are held back."""
-        known = self._find(job)
+        known = self.find(job)
         if known is None:
             insort(self._passings, Passing(job, held_back, reason), key=_sequence)
         else:
@@ -61,7 +63,7 @@ class Overtakings:
 
     def stand_back(self, job: Job) -> None:
         """`job` did not run after all."""
-        known = self._find(job)
+        known = self.find(job)
         if known is None:
             return
         known.sent = False
@@ -70,14 +72,14 @@ class Overtakings:
 
     def ran(self, job: Job, seconds: float) -> None:
         """`job` has run so long."""
-        known = self._find(job)
+        known = self.find(job)
         if known is not None:
             known.ran += seconds
             known.sent = False
 
     def take_out(self, job: Job) -> Passing | None:
         """Forget that `job` was sent, until `put_back`."""
-        known = self._find(job)
+        known = self.find(job)
         if known is not None:
             self._passings.remove(known)
         return known
@@ -85,6 +87,12 @@ class Overtakings:
     def put_back(self, passing: Passing) -> None:
         """The inverse of `take_out`."""
         insort(self._passings, passing, key=_sequence)
+
+    def find(self, job: Job) -> Passing | None:
+        """What is known of its having been sent, if it was."""
+        index = bisect_left(self._passings, job.sequence, key=_sequence)
+        found = index < len(self._passings) and self._passings[index].job is job
+        return self._passings[index] if found else None
 
     def of(self, job: Job) -> Iterator[Passing]:
         """Those that overtook `job`, in order of submission."""
@@ -95,8 +103,3 @@ class Overtakings:
     def forget_before(self, sequence: int) -> None:
         """No prompt submitted before `sequence` can still be overtaken."""
         del self._passings[: bisect_left(self._passings, sequence, key=_sequence)]
-
-    def _find(self, job: Job) -> Passing | None:
-        index = bisect_left(self._passings, job.sequence, key=_sequence)
-        found = index < len(self._passings) and self._passings[index].job is job
-        return self._passings[index] if found else None

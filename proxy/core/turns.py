@@ -5,13 +5,14 @@ not had more than their share; of their prompts the oldest ones (the window); of
 without passing one that has been passed often enough or long enough. What is left is free for `policy` to choose from.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from proxy.core.commands import Code
 from proxy.core.job import Job
 from proxy.core.jobs import RUNS, State
 from proxy.core.ledger import Ledger
+from proxy.core.overtaking import Passing
 from proxy.core.settings import Settings, Validate
 from proxy.core.waiting import Level
 
@@ -52,11 +53,8 @@ class Bounds:
 
     def passed(self, job: Job) -> tuple[int, float]:
         """By how many prompts it was passed, and for how many seconds of their run time."""
-        overtakings = self._ledger.overtakings.get(job.priority)
-        if overtakings is None or job.fixed:
-            return 0, 0.0
         count, seconds = 0, 0.0
-        for passing in overtakings.of(job):
+        for passing in self._passings(job):
             count += 1
             seconds += passing.seconds(self._now)
         return count, seconds
@@ -70,12 +68,15 @@ class Bounds:
         """A probe may be sent: should it slip through, the bound still holds."""
         return self.passed(job)[0] < self._max_bypass
 
-    def time_left(self, job: Job, besides: Job) -> float:
-        """Seconds until what passes `job` besides one prompt has used up its time; 0 when it has."""
+    def time_left(self, job: Job, besides: Job) -> tuple[float, bool]:
+        """Seconds that what passes `job`, besides one prompt, may still run; and whether any of it runs just now."""
+        passings = [passing for passing in self._passings(job) if passing.job is not besides]
+        left = self._max_seconds - sum(passing.has_run(self._now) for passing in passings)
+        return left, any(passing.job.started is not None for passing in passings)
+
+    def _passings(self, job: Job) -> Iterable[Passing]:
         overtakings = self._ledger.overtakings.get(job.priority)
-        passings = () if overtakings is None else overtakings.of(job)
-        left = self._max_seconds - sum(passing.seconds(self._now) for passing in passings if passing.job is not besides)
-        return left if left > INSTANT else 0.0
+        return () if overtakings is None or job.fixed else overtakings.of(job)
 
 
 def steps(submitted: float, settings: Settings, now: float) -> int:

@@ -64,6 +64,13 @@ class Level:
         """The first in the order of submission of those whose place is not fixed."""
         return self._heads[0][0] if self._heads else None
 
+    def heads_before(self, sequence: int) -> Iterator[Job]:
+        """The oldest of each client that was submitted before another, without those whose place is fixed."""
+        for first, client in self._heads:
+            if first >= sequence:
+                return
+            yield self._queues[client][0]
+
     def add(self, job: Job) -> bool:
         """Take it in; whether it is now the only one of its client that has no fixed place."""
         self._size += 1

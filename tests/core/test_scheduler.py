@@ -77,3 +77,42 @@ def test_what_is_staged_is_called_back_for_one_that_was_given_its_place() -> Non
     play.when(ev.Finished("r"), after=5).then("End r, finished", "Dispatch b [resident]")
     play.when(ev.Dispatched("b")).then()
     play.when(submit("c", "n", number=2.5)).then("Recall b [place]", "Accept c, unchecked")
+
+
+def test_what_is_staged_is_called_back_when_the_run_before_it_takes_too_long_for_a_third() -> None:
+    """`old` is passed by a and b, and stands behind them at ComfyUI: b must wait for it once a has run for long."""
+    play = Playbook(Settings(depth=3, validate=Validate.DISPATCH, max_wait=8.0))
+    play.shelf.put(Tier.HOT, "m")
+    play.when(ready()).then()
+    for name in ("r", "s", "t"):
+        play.when(submit(name)).then(f"Dispatch {name}, validating")
+        play.when(ev.Dispatched(name)).then(f"Accept {name}")
+    for name, needs in (("old", "n"), ("a", "m"), ("b", "m")):
+        play.when(submit(name, needs)).then(f"Accept {name}, unchecked")
+    play.run("r", "End r, finished", "Dispatch a [resident]", seconds=1)
+    play.when(ev.Dispatched("a")).then()
+    play.run("s", "End s, finished", "Dispatch b [resident]", seconds=1)
+    play.when(ev.Dispatched("b")).then()
+    play.run("t", "End t, finished", "Dispatch old", seconds=1)
+    play.when(ev.Dispatched("old")).then()
+    play.when(ev.Started("a"), after=1).then()
+    wakeup = play.scheduler.next_wakeup()
+    assert wakeup is not None
+    assert 4.0 < wakeup - play.now < 8.0
+    play.when(ev.Tick(), after=wakeup - play.now).then("Recall old [time-is-up]")
+    play.when(ev.RecallDone("old", started=False)).then("Hold old", "Recall b [time-is-up]")
+    play.when(ev.RecallDone("b", started=False)).then("Hold b", "Dispatch old [overdue]")
+    play.when(ev.Dispatched("old")).then("Dispatch b")
+    play.when(ev.Dispatched("b")).then()
+    assert play.scheduler.next_wakeup() is None
+
+
+def test_nothing_wakes_the_queue_while_nothing_is_passed() -> None:
+    play = started(Settings(validate=Validate.DISPATCH))
+    play.when(submit("old", "n")).then("Accept old, unchecked")
+    play.when(submit("a", "m")).then("Accept a, unchecked")
+    assert play.scheduler.next_wakeup() is None
+    play.run("r", "End r, finished", "Dispatch a [resident]", seconds=1)
+    play.when(ev.Dispatched("a")).then()
+    play.when(ev.Started("s")).then()
+    assert play.scheduler.next_wakeup() is None, "s was there first: its run costs nobody anything"
