@@ -22,6 +22,7 @@ from proxy.core.settings import Settings
 from proxy.core.sizes import Sizes
 from proxy.core.upkeep import GIB
 from proxy.core.upkeep import Settings as Upkeep
+from proxy.downstream.answers_first import AnswersFirst
 from proxy.downstream.middleware import errors_as_json, install_access_rules
 from proxy.downstream.passthrough import Passthrough
 from proxy.downstream.routes import add_routes
@@ -223,7 +224,8 @@ def _application(engine: Engine, client: UpstreamClient, tunnel: Tunnel, warmup:
     passthrough = Passthrough(client, tunnel)
     app = web.Application(middlewares=[errors_as_json], client_max_size=0)  # ComfyUI sets the limit
     install_access_rules(app, lambda: engine.upstream.flags, passthrough.takes)
-    add_routes(app, engine, Sockets(engine.feed, passthrough.forward))
+    answers_first = AnswersFirst()
+    add_routes(app, engine, Sockets(engine.feed, passthrough.forward, answers_first), answers_first)
     add_warmup_routes(app, engine, warmup)
     passthrough.install(app)
     return app

@@ -2,6 +2,7 @@
 
 from aiohttp import web
 
+from proxy.downstream.answers_first import AnswersFirst
 from proxy.downstream.control import Control
 from proxy.downstream.history_view import HistoryView
 from proxy.downstream.jobs_view import JobsView
@@ -14,9 +15,9 @@ from proxy.downstream.submit import Submit
 from proxy.engine import Engine
 
 
-def add_routes(app: web.Application, engine: Engine, sockets: Sockets) -> None:
+def add_routes(app: web.Application, engine: Engine, sockets: Sockets, answers_first: AnswersFirst) -> None:
     """Add the routes to `app`; ComfyUI's own also exist under `/api`."""
-    submit, restored, control = Submit(engine), Restored(engine), Control(engine)
+    submit, restored, control = Submit(engine, answers_first), Restored(engine), Control(engine)
     queue, history, jobs = QueueView(engine, restored), HistoryView(engine, restored), JobsView(engine, restored)
     for prefix in ("", "/api"):
         app.router.add_post(f"{prefix}/prompt", submit.handle)

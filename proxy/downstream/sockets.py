@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import WSMsgType, web
 
 from proxy.downstream.answers import abort, pass_refusal, raw_target
+from proxy.downstream.answers_first import AnswersFirst
 from proxy.upstream.attachment import Attachment
 from proxy.upstream.dial import Knock, RefusedError
 from proxy.upstream.feed import Feed
@@ -31,8 +32,9 @@ BUFFER_LIMIT = 64 << 20
 class ClientSink:
     """The frames on their way to one client. See `Sink` for the contract of `put`, `close` and `abort`."""
 
-    def __init__(self, limit: int = BUFFER_LIMIT) -> None:
+    def __init__(self, answers_first: AnswersFirst, limit: int = BUFFER_LIMIT) -> None:
         """`limit` is in bytes."""
+        self._answers_first = answers_first
         self._limit = limit
         self._frames: deque[Frame] = deque()
         self._size = 0
@@ -71,6 +73,7 @@ class ClientSink:
             while self._frames:
                 frame = self._frames.popleft()
                 self._size -= len(frame)
+                await self._answers_first.before(frame)
                 if isinstance(frame, str):
                     await socket.send_str(frame)
                 else:
@@ -90,12 +93,14 @@ class Sockets:
         self,
         feed: Feed,
         forward: Callable[[web.Request], Awaitable[web.StreamResponse]],
+        answers_first: AnswersFirst,
         *,
         buffer_limit: int = BUFFER_LIMIT,
     ) -> None:
         """`forward` answers requests that want no WebSocket; `buffer_limit` is in bytes per client."""
         self._feed = feed
         self._forward = forward
+        self._answers_first = answers_first
         self._buffer_limit = buffer_limit
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
@@ -108,7 +113,7 @@ class Sockets:
             return await self._forward(request)
         if not socket.can_prepare(request).ok:
             await socket.prepare(request)  # raises the 400 that ComfyUI's would
-        sink = ClientSink(self._buffer_limit)
+        sink = ClientSink(self._answers_first, self._buffer_limit)
         knock = Knock(raw_target(request), tuple(request_headers(request.raw_headers)))
         try:
             attachment, headers = await self._feed.attach(knock, sink)

@@ -5,6 +5,7 @@ import json
 from aiohttp import web
 
 from proxy.downstream.answers import raw_target, respond
+from proxy.downstream.answers_first import AnswersFirst
 from proxy.engine import Engine, Submission
 from proxy.errors import BodyTooLarge
 from proxy.wire.headers import request_headers
@@ -13,8 +14,9 @@ from proxy.wire.headers import request_headers
 class Submit:
     """Takes prompts in and hands them to the engine."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, answers_first: AnswersFirst) -> None:
         self._engine = engine
+        self._answers_first = answers_first
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Submit one prompt and give ComfyUI's answer in the client's terms.
@@ -30,9 +32,10 @@ class Submit:
             charset=request.charset or "utf-8",
             bypass=request.headers.get("X-Comfykeep", "").strip().lower() == "bypass",
         )
-        with self._engine.departure.submission():
-            answer = await self._engine.submit(submission)
-        return await respond(request, answer)
+        with self._answers_first.submission() as submitting:
+            with self._engine.departure.submission():
+                answer = await self._engine.submit(submission, submitting.named)
+            return await respond(request, answer)
 
     async def free(self, request: web.Request) -> web.StreamResponse:
         """`POST /free`: what ComfyUI holds is not known any more.

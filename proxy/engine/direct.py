@@ -13,7 +13,7 @@ from proxy.engine.departure import Departure
 from proxy.engine.passing import Look, Passing
 from proxy.engine.records import Handling, Record, Records, components_of
 from proxy.engine.sender import Parcel, Sender, taken
-from proxy.engine.submission import Submission
+from proxy.engine.submission import Named, Submission
 from proxy.errors import ComfykeepError
 from proxy.tasks import Tasks
 from proxy.upstream.client import Answer
@@ -50,13 +50,16 @@ class Direct:
         self._forget = forget
         self._clock = clock
 
-    async def leave_alone(self, submission: Submission) -> Answer:
+    async def leave_alone(self, submission: Submission, named: Named) -> Answer:
         """Pass a submission on as it came, with an account of what pins would have saved.
+
+        `named` is told the prompt's id where the client gives one.
 
         Raises:
             UpstreamError: when ComfyUI does not answer.
         """
         look = await self._passing.look_at_raw(submission)
+        named(None if look is None else look.original.payload.get("prompt_id"))
         answer = await self._passing.post(submission)
         if answer.ok and look is not None:
             self._passing.note(answer, look, Handling.BYPASSED if submission.bypass else Handling.OBSERVED)

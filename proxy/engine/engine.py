@@ -31,7 +31,7 @@ from proxy.engine.records import Record, Records
 from proxy.engine.recovery import read_history_entry
 from proxy.engine.rerun import Reruns
 from proxy.engine.sender import Parcel, Sender
-from proxy.engine.submission import Draft, Place, Submission, draft, parse
+from proxy.engine.submission import Draft, Named, Place, Submission, draft, parse
 from proxy.engine.unpacking import unpacked
 from proxy.engine.warming import Warming
 from proxy.engine.watch import Watch
@@ -277,25 +277,29 @@ class Engine:
 
     # -- from clients --------------------------------------------------------------------------------------------
 
-    async def submit(self, submission: Submission) -> Answer:
+    async def submit(self, submission: Submission, named: Named) -> Answer:
         """Take in one prompt; ComfyUI's answer in the client's terms.
+
+        `named` is told the prompt's id before ComfyUI is asked.
 
         Raises:
             DownstreamError: for what would harm ComfyUI or what it could not read.
             UpstreamError: when ComfyUI does not answer.
         """
         with self.warming.client():
-            return await self._submit(submission)
+            return await self._submit(submission, named)
 
-    async def _submit(self, submission: Submission) -> Answer:
+    async def _submit(self, submission: Submission, named: Named) -> Answer:
         if self.mode is Mode.OBSERVE or submission.bypass:
-            return await self._direct.leave_alone(submission)
+            return await self._direct.leave_alone(submission, named)
         plain = unpacked(submission, self.body_limit)
         if plain is None:
             return await self._passing.post(submission)
         submission = plain
         payload = parse(submission)
         original = draft(payload)
+        if original is not None:
+            named(original.prompt_id)
         answered = None if original is None else await self._answered_before(submission, original)
         if answered is not None:
             return answered

@@ -7,13 +7,16 @@ client gets a 400 that names the fault.
 
 import json
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from normalizer import Normalized, Schema, WayBack, fatal_faults, with_client_prompt
 from proxy.errors import DownstreamError
 from proxy.wire.headers import HeaderList
+
+Named = Callable[[str | None], None]
+"""Told the id of a prompt that is being submitted; None where ComfyUI chooses it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from aiohttp import web
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from proxy.downstream.answers_first import AnswersFirst
 from proxy.downstream.middleware import errors_as_json
 from proxy.downstream.passthrough import Passthrough
 from proxy.downstream.sockets import Sockets
@@ -43,7 +44,7 @@ class Place:
 async def place(buffer_limit: int = 1 << 20) -> AsyncIterator[Place]:
     async with comfy() as server, feeding(server.url) as rig, UpstreamClient(server.url) as client:
         passthrough = Passthrough(client, Tunnel(server.url))
-        sockets = Sockets(rig.feed, passthrough.forward, buffer_limit=buffer_limit)
+        sockets = Sockets(rig.feed, passthrough.forward, AnswersFirst(), buffer_limit=buffer_limit)
         app = web.Application(middlewares=[errors_as_json])
         app.router.add_get("/ws", sockets.handle)
         app.router.add_get("/api/ws", sockets.handle)
