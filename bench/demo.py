@@ -33,6 +33,8 @@ PROMPTS = 24
 LOW_THRESHOLDS = (6.0, 6.0)
 """GB of RAM that `--cache-ram` leaves free: about a tenth of the machine, as ComfyUI's own first threshold."""
 
+_LOOK = 0.01
+"""Seconds between looks at whether the proxy knows its ComfyUI yet."""
 _SIDES = ("direct", "best_flags", "comfykeep")
 """What JSON tells; the table beside it, on stderr, has the rest."""
 
@@ -75,6 +77,8 @@ async def run_row(
             return await _run(comfyui, comfyui.url, prompts, step)
         config = Config(proxy=ProxySection(listen="127.0.0.1:0"), upstream=UpstreamSection(url=comfyui.url))
         async with running(config) as proxy:
+            while not proxy.engine.upstream.schema.complete:  # noqa: ASYNC110 - until then prompts carry no pins
+                await asyncio.sleep(_LOOK)
             return await _run(comfyui, proxy.url, prompts, step)
 
 
