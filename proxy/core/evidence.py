@@ -26,7 +26,8 @@ class Ending(StrEnum):
 
     SUCCESS = "success"
     FAILURE = "failure"
-    OUT_OF_MEMORY = "out of memory"
+    OUT_OF_VRAM = "out of VRAM"
+    OUT_OF_RAM = "out of RAM"
 
 
 @dataclass(frozen=True, slots=True)

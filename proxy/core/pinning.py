@@ -56,7 +56,7 @@ class PinPlanner:
                 self._lesson = self._lesson.died(allowed)
             case PromptEnded(ending=Ending.SUCCESS):
                 self._lesson = self._lesson.prompt_done(allowed)
-            case PromptEnded(ending=Ending.OUT_OF_MEMORY, prompt_id=prompt_id):
+            case PromptEnded(ending=Ending.OUT_OF_VRAM | Ending.OUT_OF_RAM, prompt_id=prompt_id):
                 self._lesson = self._lesson.ran_out(self.residency.pinned_bytes(prompt_id), allowed)
             case _:
                 pass

@@ -297,7 +297,7 @@ class Residency:
                     self._cache.remove(key)
             for use in event.uses:
                 self._vram.use(use, self.sizes.bytes_of)
-        if event.ending is Ending.OUT_OF_MEMORY or not self._flags.smart_memory:
+        if event.ending is Ending.OUT_OF_VRAM or not self._flags.smart_memory:
             self._vram.unload_all()
         self._cache.end_prompt()
         self._vram.keep_only(self._held())

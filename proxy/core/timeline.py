@@ -12,18 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from proxy.core.events import Outcome
+from proxy.core.shortage import Shortage, shortage
 
 _ENDS = {
     "execution_success": Outcome.SUCCESS,
     "execution_error": Outcome.ERROR,
     "execution_interrupted": Outcome.INTERRUPTED,
 }
-
-
-def _is_out_of_memory(data: Mapping[str, Any]) -> bool:
-    """As ComfyUI decides that it must unload all models (`comfy/model_management.py`, `is_oom`), by what it reports."""
-    kind, message = str(data.get("exception_type", "")), str(data.get("exception_message", ""))
-    return "OutOfMemory" in kind or ("AcceleratorError" in kind and "out of memory" in message)
 
 
 @dataclass(slots=True)
@@ -33,7 +28,8 @@ class Timeline:
     started_at: float | None = None
     ended_at: float | None = None
     outcome: Outcome | None = None
-    out_of_memory: bool = False
+    shortage: Shortage | None = None
+    """Of which memory it wanted more than there was, if that is how it ended."""
     cached: frozenset[str] = frozenset()
     node_seconds: dict[str, float] = field(default_factory=dict)
     current_node: str | None = None
@@ -54,7 +50,8 @@ class Timeline:
         elif kind in _ENDS and self.outcome is None:
             self._enter(None, now)
             self.outcome = _ENDS[kind]
-            self.out_of_memory = kind == "execution_error" and _is_out_of_memory(data)
+            if kind == "execution_error":
+                self.shortage = shortage(str(data.get("exception_type")), str(data.get("exception_message")))
             self.ended_at = now
             return True
         return False

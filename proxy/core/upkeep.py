@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from proxy.core.shortage import Shortage, shortage
+
 POISON = "poison"
 RECYCLE = "recycling"
 WARM_UP = "warm-up"
@@ -32,7 +34,6 @@ _FATAL = (
     *("driver shutting down", "nvml", "device lost", "gpu is lost", "launch timed out"),
 )
 """What torch and the drivers say when the device, or this process's use of it, is broken."""
-_MEMORY = ("out of memory", "outofmemory", "alloc_failed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +169,7 @@ class Upkeep:
     def _failed(self, event: Failed, now: float) -> Sequence[Command]:
         said = f"{event.type}: {event.message}"
         lower = said.lower()
-        if any(word in lower for word in _MEMORY):
+        if shortage(event.type, event.message) is Shortage.VRAM:
             return self._ran()
         fatal = any(word in lower for word in _FATAL)
         if event.graph not in self._failed_graphs:

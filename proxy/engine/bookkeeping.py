@@ -18,6 +18,7 @@ from proxy.core.evidence import (
     consumers,
 )
 from proxy.core.judge import handed_over
+from proxy.core.shortage import Shortage
 from proxy.core.start_delays import Start, kind_of
 from proxy.core.timeline import Timeline
 from proxy.engine.comfy import Upstream
@@ -115,7 +116,7 @@ class Bookkeeping:
         """A run of it ended for want of memory, and there will be another."""
         timeline = _in_stable_ids(record)
         self._upstream.planner.handle(
-            PromptEnded(record.prompt_id, Ending.OUT_OF_MEMORY, timeline.node_seconds, _uses(record)), now
+            PromptEnded(record.prompt_id, _ending(record, Outcome.ERROR), timeline.node_seconds, _uses(record)), now
         )
 
     def close(self, record: Record, outcome: Outcome, now: float) -> None:
@@ -146,10 +147,13 @@ class Bookkeeping:
         return None if now is None or record.disk_bytes is None else max(0, now - record.disk_bytes)
 
 
+_SHORT_OF = {Shortage.VRAM: Ending.OUT_OF_VRAM, Shortage.RAM: Ending.OUT_OF_RAM}
+
+
 def _ending(record: Record, outcome: Outcome) -> Ending:
     if outcome is not Outcome.ERROR:
         return Ending.SUCCESS if outcome is Outcome.SUCCESS else Ending.FAILURE
-    return Ending.OUT_OF_MEMORY if record.timeline.out_of_memory else Ending.FAILURE
+    return Ending.FAILURE if record.timeline.shortage is None else _SHORT_OF[record.timeline.shortage]
 
 
 def _uses(record: Record) -> tuple[Use, ...]:

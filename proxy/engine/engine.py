@@ -433,7 +433,7 @@ class Engine:
     def _seen(self, record: Record, kind: str, data: Mapping[str, Any]) -> None:
         self._books.seen(record, kind, data, self._clock())
         self.warming.seen(record, kind, data)
-        if self.held is not None and record.rerun is None:
+        if self.held is not None:
             self.held.seen(record, kind, data)
 
     def ended(self, record: Record, outcome: Outcome) -> None:

@@ -257,14 +257,14 @@ class HeldQueue:
     # -- from ComfyUI --------------------------------------------------------------------------------------------
 
     def seen(self, record: Record, kind: str, data: Mapping[str, Any]) -> None:
-        """An event of a prompt's run."""
+        """An event of a prompt's run. Of a second one, for want of memory in the first, the queue knows nothing."""
         if kind == "executing" and data.get("node") is None:
             self.history.closed(record.prompt_id)
         held = self.holding.get(record.prompt_id)
         if held is None:
             return
         held.chronicle.note(kind, data, record.way_back)
-        if kind == "execution_start":
+        if kind == "execution_start" and record.rerun is None:
             self._journal_started(held)
             self.holding.tell(ev.Started(record.prompt_id))
 

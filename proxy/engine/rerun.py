@@ -67,12 +67,13 @@ class Reruns:
     def take(self, record: Record) -> bool:
         """A run has ended as its timeline says; whether it is run again, so that this is not the end."""
         sent = self._sent.pop(record.prompt_id, None)
-        if sent is None or record.rerun is not None or not record.timeline.out_of_memory:
+        if sent is None or record.rerun is not None or record.timeline.shortage is None:
             return False
         parcel, place = sent
         if self._pinned_bytes(record.prompt_id) == 0 or _paid_node_started(parcel):
             return False
-        log.warning("prompt %s ran out of memory with pins; it is run again without them", record.prompt_id)
+        wanted = record.timeline.shortage
+        log.warning("prompt %s ran out of %s with pins; it is run again without them", record.prompt_id, wanted)
         self._ran_out(record)
         record.rerun = Rerun(record.timeline)
         record.timeline, record.steps = Timeline(), StepClock()

@@ -102,12 +102,13 @@ def test_a_death_teaches_only_when_pins_were_carried_by_what_ran(pins: str) -> N
     assert made.budget.pins == (16 * GB if pins else 32 * GB)
 
 
-def test_running_out_of_memory_cuts_pins_back() -> None:
+@pytest.mark.parametrize("ending", [Ending.OUT_OF_VRAM, Ending.OUT_OF_RAM])
+def test_running_out_of_memory_cuts_pins_back(ending: Ending) -> None:
     made = planner()
     run(made, "a")
-    run(made, "b", pins="a", ending=Ending.OUT_OF_MEMORY)
+    run(made, "b", pins="a", ending=ending)
     assert made.budget.pins == 6 * GB
-    run(made, "c", ending=Ending.OUT_OF_MEMORY)
+    run(made, "c", ending=ending)
     assert made.budget.pins == 6 * GB
 
 

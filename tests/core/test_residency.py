@@ -162,7 +162,7 @@ def test_an_out_of_memory_error_empties_vram_but_not_the_cache() -> None:
     comfy = ComfyUI()
     prompt_id = comfy.send("a")
     comfy.run(prompt_id, loads={"a": 5.0})
-    comfy.end(prompt_id, use("a"), ending=Ending.OUT_OF_MEMORY)
+    comfy.end(prompt_id, use("a"), ending=Ending.OUT_OF_VRAM)
     assert comfy.tiers("a") == {"a": Tier.WARM}
 
 
