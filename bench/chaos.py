@@ -11,11 +11,11 @@ import random
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from rich.console import Console
 
@@ -33,6 +33,9 @@ _SETTLING = 120.0
 _UNWRITTEN = 1.0
 """Seconds after which the news of an end is in the journal for certain, whatever dies then."""
 _MILLISECONDS = 1000
+
+Villain: TypeAlias = Callable[[Victims, random.Random], Awaitable[Sequence[float]]]
+"""Does something to the victims; tells when both died at once, in Unix seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,19 +93,24 @@ def run(
 
 async def measure(folder: Path, kills: int, seed: int, *, forget: bool = False) -> Report:
     """Play it in `folder`, which keeps what is left of it."""
+    return await suffer(folder, seed, lambda victims, chance: _kill(victims, kills, chance), forget=forget)
+
+
+async def suffer(folder: Path, seed: int, villain: Villain, *, forget: bool = False) -> Report:
+    """Let clients work as long as the villain does, and account for what they were promised."""
     chance = random.Random(seed)
     async with running(folder, forget=forget) as victims:
         clients = [Client(victims.url, victims.session, random.Random(chance.random())) for _ in range(CLIENTS)]
         async with asyncio.TaskGroup() as group:
             listening = [group.create_task(client.listen()) for client in clients]
             working = [group.create_task(client.work()) for client in clients]
-            doubles = await _kill(victims, kills, chance)
+            doubles = await villain(victims, chance)
             for client in clients:
                 client.finish()
             await _until_settled(victims, working)
             for task in listening:
                 task.cancel()
-        return await _account(victims, clients, kills, doubles)
+        return await _account(victims, clients, doubles)
 
 
 async def _kill(victims: Victims, kills: int, chance: random.Random) -> list[float]:
@@ -146,7 +154,7 @@ async def _get(victims: Victims, path: str) -> Any:
         return json.loads(await response.text())
 
 
-async def _account(victims: Victims, clients: Sequence[Client], kills: int, doubles: Sequence[float]) -> Report:
+async def _account(victims: Victims, clients: Sequence[Client], doubles: Sequence[float]) -> Report:
     waiting, history = await _waiting(victims), await _get(victims, "/history")
     found: dict[str, list[str]] = defaultdict(list)
     for client in clients:
@@ -161,7 +169,7 @@ async def _account(victims: Victims, clients: Sequence[Client], kills: int, doub
                     found["unheard"].append(account.prompt_id)
     faults = {name: found[name] for name in ("waiting", "lost", "finished_twice", "unheard") if found[name]}
     return Report(
-        kills=kills,
+        kills=len(victims.killed[Side.PROXY]),
         accepted=len(found["accepted"]),
         finished=len(found["finished"]),
         failed=len(found["failed"]),

@@ -1,11 +1,13 @@
 """A simulated ComfyUI and a proxy in mode `full` before it, as processes that can be killed at any moment."""
 
 import asyncio
+import json
 import os
+import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -28,6 +30,7 @@ listen = "127.0.0.1:{proxy}"
 mode = "full"
 [upstream]
 url = "http://127.0.0.1:{comfyui}"
+stall_timeout = 1.0
 [queue]
 max_attempts = 1000000
 [journal]
@@ -93,26 +96,43 @@ class Victims:
             for file in self.folder.glob("journal.sqlite3*"):
                 file.unlink()
 
+    def freeze(self, side: Side) -> None:
+        """Let a process hang: its sockets stay open, and nothing answers. Not on Windows, which has no such signal."""
+        self._processes[side].send_signal(signal.SIGSTOP)
+
+    def thaw(self, side: Side) -> None:
+        """Let it go on where it was."""
+        self._processes[side].send_signal(signal.SIGCONT)
+
     async def until_up(self) -> None:
         """Wait until both answer and the proxy has compared its journal with what ComfyUI has.
 
         Raises:
             BenchError: when that takes too long.
         """
+        await self.until("/comfykeep/queue", lambda queue: bool(queue.get("reconciled")))
+
+    async def until(self, path: str, holds: Callable[[Any], bool], side: Side = Side.PROXY) -> None:
+        """Wait until something is true of what one of them answers.
+
+        Raises:
+            BenchError: when that takes too long.
+        """
         try:
             async with asyncio.timeout(PATIENCE):
-                while not await self._is_up():  # noqa: ASYNC110 - of another process, no event can be set
+                while not holds(await self._ask(path, side)):  # noqa: ASYNC110 - of another process, no event can be set
                     await asyncio.sleep(_AGAIN)
         except TimeoutError:
-            raise BenchError(f"the processes do not come up; see {self.folder}") from None
+            raise BenchError(f"it does not come true what is waited for of GET {path}; see {self.folder}") from None
 
-    async def _is_up(self) -> bool:
+    async def _ask(self, path: str, side: Side) -> Any:
+        """What is answered; nothing from who is not there."""
+        port = self.proxy_port if side is Side.PROXY else self.comfyui_port
         try:
-            async with self.session.get(f"{self.url}/comfykeep/queue") as response:
-                queue: Any = await response.json()
+            async with self.session.get(f"http://127.0.0.1:{port}{path}") as response:
+                return json.loads(await response.text())
         except aiohttp.ClientError:
-            return False
-        return bool(queue.get("reconciled"))
+            return {}
 
     def _words(self, side: Side) -> Sequence[str]:
         if side is Side.PROXY:
