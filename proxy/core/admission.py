@@ -13,7 +13,7 @@ from proxy.core import events as ev
 from proxy.core.commands import Code
 from proxy.core.context import Context
 from proxy.core.job import Job
-from proxy.core.jobs import ENDED, UPSTREAM, State, Trigger
+from proxy.core.jobs import ENDED, HELD, State, Trigger
 
 
 def new_job(context: Context, event: ev.Submitted) -> Job:
@@ -39,7 +39,7 @@ def restored_job(context: Context, event: ev.Restored) -> Job:
         job.state = event.state
         context.ledger.add_ended(job, event.run_seconds if event.started else None)
         return job
-    job.state = State.UNCLEAR if event.state in UPSTREAM else State.WAITING
+    job.state = State.WAITING if event.state in HELD else State.UNCLEAR
     job.confirmed = event.state in {State.STAGED, State.RUNNING, State.INTERRUPTING}
     # Nobody can say any more that a paid prompt which was sent has not started.
     started = event.started or event.prompt.paid

@@ -27,6 +27,7 @@ _SHOWS_VALIDITY = frozenset(
         Trigger.STARTED,
         Trigger.SUCCEEDED,
         Trigger.ERRED,
+        Trigger.DOUBTED,
         Trigger.INTERRUPTED,
         Trigger.SPOILED,
     }
@@ -84,6 +85,8 @@ class Context:
         elif after is State.STAGED:
             job.confirmed, job.parked = True, False
             self._pass_others(job, reason)
+        elif after is State.DOUBTFUL:
+            self._settle(job, reason)
         elif after is State.WAITING and before is not State.ARRIVED:
             self._settle(job, reason)
             job.confirmed = job.parked = False

@@ -17,12 +17,14 @@ from proxy.core.settings import Settings
 class Outcome(StrEnum):
     """How a run ended.
 
-    `SPOILED` is a failure for a cause outside the prompt (a device error, memory that our pins took): it is run again.
+    `SPOILED` is a failure for a cause outside the prompt (a device error, for example): it is run again. `DOUBTED` is
+    one that may be: `Judged` tells.
     """
 
     SUCCESS = "success"
     ERROR = "error"
     INTERRUPTED = "interrupted"
+    DOUBTED = "doubted"
     SPOILED = "spoiled"
 
 
@@ -168,6 +170,14 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True)
+class Judged:
+    """Whose fault it was that a run failed is known now: not the prompt's, where that run is `spoiled`."""
+
+    prompt_id: str
+    spoiled: bool
+
+
+@dataclass(frozen=True, slots=True)
 class CancelRequested:
     """Take it out; when it runs already, interrupt it or, without `interrupt`, leave it."""
 
@@ -271,6 +281,7 @@ Event: TypeAlias = (
     | RecallDone
     | Started
     | Finished
+    | Judged
     | CancelRequested
     | ClearRequested
     | InterruptRequested

@@ -37,6 +37,8 @@ class State(StrEnum):
     """Being taken out of ComfyUI's queue for good."""
     INTERRUPTING = "interrupting"
     """Running, and ComfyUI has been asked to stop it."""
+    DOUBTFUL = "doubtful"
+    """Its run has failed, and whether that was its own fault is to be seen; its client does not know yet."""
     REFUSED = "refused"
     """Never accepted: ComfyUI's validation or a limit of ours said no."""
     FINISHED = "finished"
@@ -81,6 +83,8 @@ class Trigger(StrEnum):
     SUCCEEDED = "succeeded"
     ERRED = "erred"
     INTERRUPTED = "interrupted"
+    DOUBTED = "doubted"
+    """Failed, perhaps for a cause outside the prompt."""
     SPOILED = "spoiled"
     """Failed for a cause outside the prompt; to be run again."""
     SPENT = "spent"
@@ -100,13 +104,14 @@ DECISIONS = frozenset({Trigger.HOLD, Trigger.PROBE, Trigger.DISPATCH, Trigger.RE
 ENDED = frozenset({State.REFUSED, State.FINISHED, State.FAILED, State.CANCELLED})
 HELD = frozenset({State.ARRIVED, State.WAITING})
 """Only here."""
-UPSTREAM = frozenset(State) - ENDED - HELD
+UPSTREAM = frozenset(State) - ENDED - HELD - {State.DOUBTFUL}
 """At ComfyUI, or possibly so."""
 RUNS = frozenset({State.RUNNING, State.INTERRUPTING})
 
 _ENDINGS: Mapping[Trigger, State] = {
     Trigger.SUCCEEDED: State.FINISHED,
     Trigger.ERRED: State.FAILED,
+    Trigger.DOUBTED: State.DOUBTFUL,
     Trigger.INTERRUPTED: State.CANCELLED,
     Trigger.SPENT: State.FAILED,
 }
@@ -117,7 +122,11 @@ _RUN: Mapping[Trigger, State] = {
     Trigger.FOUND_RUNNING: State.RUNNING,
     Trigger.SPOILED: State.WAITING,
 }
-_RUN_UNWANTED: Mapping[Trigger, State] = {**_RUN, Trigger.SPOILED: State.CANCELLED}
+_RUN_UNWANTED: Mapping[Trigger, State] = {
+    **_RUN,
+    Trigger.DOUBTED: State.FAILED,
+    Trigger.SPOILED: State.CANCELLED,
+}
 """As `_RUN`, for one that nobody wants any more."""
 
 TRANSITIONS: Mapping[State, Mapping[Trigger, State]] = {
@@ -216,9 +225,18 @@ TRANSITIONS: Mapping[State, Mapping[Trigger, State]] = {
     },
     State.INTERRUPTING: {
         **_ENDINGS,
+        Trigger.DOUBTED: State.FAILED,
         Trigger.SPOILED: State.CANCELLED,
         Trigger.VANISHED: State.CANCELLED,
         Trigger.LOST: State.WITHDRAWING,
+    },
+    State.DOUBTFUL: {
+        Trigger.ERRED: State.FAILED,
+        Trigger.SPOILED: State.WAITING,
+        Trigger.SPENT: State.FAILED,
+        # It has run: nothing is taken out any more, and its client hears at once how it ended.
+        Trigger.DELETE: State.FAILED,
+        Trigger.CANCEL: State.FAILED,
     },
     State.REFUSED: {},
     State.FINISHED: {},
@@ -231,7 +249,8 @@ def _but(*states: State) -> frozenset[State]:
     return frozenset(State) - frozenset(states)
 
 
-_NOT_TO_RUN = frozenset({State.ARRIVED}) | ENDED
+_NOT_TO_RUN = frozenset({State.ARRIVED, State.DOUBTFUL}) | ENDED
+"""No news of a run is expected of these."""
 
 IGNORED: Mapping[Trigger, frozenset[State]] = {
     # Answers to a question that is no longer open: an event overtook them, or the connection was lost in between.
@@ -255,15 +274,16 @@ IGNORED: Mapping[Trigger, frozenset[State]] = {
     # Told twice, or told of somebody else's prompt with the same id.
     Trigger.STARTED: _NOT_TO_RUN | RUNS,
     Trigger.SUCCEEDED: _NOT_TO_RUN,
-    Trigger.ERRED: _NOT_TO_RUN,
+    Trigger.ERRED: _NOT_TO_RUN - {State.DOUBTFUL},
+    Trigger.DOUBTED: _NOT_TO_RUN,
     Trigger.INTERRUPTED: _NOT_TO_RUN,
-    Trigger.SPOILED: _NOT_TO_RUN,
-    Trigger.SPENT: _NOT_TO_RUN,
+    Trigger.SPOILED: _NOT_TO_RUN - {State.DOUBTFUL},
+    Trigger.SPENT: _NOT_TO_RUN - {State.DOUBTFUL},
     # ComfyUI's own /queue delete leaves the running prompt alone, and so does ours.
     Trigger.DELETE: ENDED | RUNS | {State.WITHDRAWING, State.CANCELLING},
     Trigger.CANCEL: ENDED | {State.INTERRUPTING},
     # Nothing of it is at ComfyUI, or it is in doubt already.
-    Trigger.LOST: ENDED | HELD | {State.UNCLEAR, State.WITHDRAWING},
+    Trigger.LOST: ENDED | HELD | {State.UNCLEAR, State.WITHDRAWING, State.DOUBTFUL},
 }
 """What leaves a prompt as it is, on purpose."""
 

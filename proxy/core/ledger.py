@@ -33,6 +33,8 @@ class Ledger:
         self.arrived: dict[str, Job] = {}
         self.upstream: dict[str, Job] = {}
         """At ComfyUI or possibly so, in the order in which ComfyUI will run them."""
+        self.doubtful: dict[str, Job] = {}
+        """They have run, and it is not known yet whether they are to run again."""
         self.overtakings: dict[int, Overtakings] = {}
         self.shares = Shares()
         self.durations = Durations()
@@ -52,6 +54,7 @@ class Ledger:
         yield from self.waiting
         yield from self.blocked()
         yield from self.upstream.values()
+        yield from self.doubtful.values()
 
     def add(self, job: Job) -> None:
         """Take in a new prompt, in the order of submission."""
@@ -112,6 +115,10 @@ class Ledger:
             self.upstream.setdefault(job.prompt_id, job)
         else:
             self.upstream.pop(job.prompt_id, None)
+        if target is State.DOUBTFUL:
+            self.doubtful[job.prompt_id] = job
+        else:
+            self.doubtful.pop(job.prompt_id, None)
         if target in HELD and before not in HELD:
             self._enter(job)
         if target in ENDED:
@@ -267,7 +274,8 @@ class Ledger:
         passings = self.overtakings.get(priority)
         if passings is None:
             return
-        open_ones = [job.sequence for job in self.upstream.values() if job.priority == priority]
+        elsewhere = (*self.upstream.values(), *self.doubtful.values())
+        open_ones = [job.sequence for job in elsewhere if job.priority == priority]
         level = self.waiting.levels.get(priority)
         if level is not None and level.oldest_sequence is not None:
             open_ones.append(level.oldest_sequence)

@@ -62,7 +62,7 @@ def outlook(context: Context, now: float, look_ahead: int = LOOK_AHEAD) -> Itera
     ledger, durations = context.ledger, context.ledger.durations
     moment = trial.end
     called_back = (job for job in ledger.upstream.values() if job.state is State.RECALLING)
-    others = sorted((*ledger.blocked(), *called_back), key=_plainly)
+    others = sorted((*ledger.blocked(), *called_back, *ledger.doubtful.values()), key=_plainly)
     for job in heapq.merge(ledger.waiting, others, key=_plainly):
         if job.prompt_id not in seen:
             seconds = durations.estimate(job.workload, job.models) + trial.mean_load

@@ -35,6 +35,7 @@ _ANSWERS: Mapping[type[Any], tuple[Trigger, Code, str]] = {
 _OUTCOMES: Mapping[ev.Outcome, tuple[Trigger, Code, str]] = {
     ev.Outcome.SUCCESS: (Trigger.SUCCEEDED, Code.DONE, "it has run"),
     ev.Outcome.ERROR: (Trigger.ERRED, Code.RUN_FAILED, "its run failed"),
+    ev.Outcome.DOUBTED: (Trigger.DOUBTED, Code.RUN_FAILED, "its run failed; whether for its own fault is to be seen"),
     ev.Outcome.INTERRUPTED: (Trigger.INTERRUPTED, Code.INTERRUPTED, "its run was interrupted"),
     ev.Outcome.SPOILED: (Trigger.SPOILED, Code.SPOILED, "its run failed for a cause outside of it"),
 }
@@ -57,6 +58,7 @@ class Scheduler:
             ev.Located: self._located,
             ev.RecallDone: self._recall_done,
             ev.Finished: self._finished,
+            ev.Judged: self._judged,
             ev.CancelRequested: self._cancel,
             ev.ClearRequested: self._clear,
             ev.InterruptRequested: self._interrupt,
@@ -127,7 +129,10 @@ class Scheduler:
     def _take_out(self, job: Job, *, interrupt: bool) -> None:
         job.interrupt = job.interrupt or interrupt
         trigger = Trigger.CANCEL if interrupt else Trigger.DELETE
-        self.context.pull(job, trigger, self.context.reason(Code.CANCELLED, "cancelled"))
+        reason = self.context.reason(Code.CANCELLED, "cancelled")
+        if job.state is State.DOUBTFUL:
+            reason = self.context.reason(Code.RUN_FAILED, "its run failed, and it is not wanted any more")
+        self.context.pull(job, trigger, reason)
 
     def _interrupt(self, event: ev.InterruptRequested) -> None:
         running = self.context.ledger.running()
@@ -198,17 +203,25 @@ class Scheduler:
         context = self.context
         if event.run_seconds is not None:
             job.ran = event.run_seconds
-        if job.started is None:
+        if job.started is None and job.state is not State.DOUBTFUL:
             job.started = context.now
         if event.outcome is ev.Outcome.SUCCESS and event.run_seconds is not None:
             work = event.run_seconds - (event.load_seconds or 0.0)
             context.ledger.durations.observe(job.workload, job.models, max(0.0, work))
-        trigger, code, text = _OUTCOMES[event.outcome]
-        reason = context.reason(code, text, run_seconds=event.run_seconds or 0.0)
+        self._over(job, event.outcome, event.run_seconds or 0.0)
+
+    def _judged(self, event: ev.Judged) -> None:
+        job = self._job(event.prompt_id)
+        if job is not None and job.state is State.DOUBTFUL:
+            self._over(job, ev.Outcome.SPOILED if event.spoiled else ev.Outcome.ERROR)
+
+    def _over(self, job: Job, outcome: ev.Outcome, run_seconds: float = 0.0) -> None:
+        trigger, code, text = _OUTCOMES[outcome]
+        reason = self.context.reason(code, text, run_seconds=run_seconds)
         if trigger is Trigger.SPOILED:
-            context.lost_run(job, trigger, reason)
+            self.context.lost_run(job, trigger, reason)
         else:
-            context.pull(job, trigger, reason)
+            self.context.pull(job, trigger, reason)
 
     # what is seen at ComfyUI
 
@@ -257,6 +270,9 @@ class Scheduler:
         self._lost(ev.UpstreamLost())
         context = self.context
         context.ready = True
+        if event.new_process:
+            for job in list(context.ledger.doubtful.values()):
+                self._over(job, ev.Outcome.SPOILED)
         places = dict.fromkeys(event.pending, ev.Where.PENDING)
         places |= dict.fromkeys(event.running, ev.Where.RUNNING)
         doubtful = [*context.ledger.upstream.values()]

@@ -2,8 +2,8 @@
 
 After a CUDA error every prompt fails until ComfyUI is restarted, and a queue would burn through itself. So a fatal
 device error, or failures in a row on different graphs, stop the queue. Where ComfyUI can be restarted from here, it is;
-otherwise people are told. A graph that fails again and again is its own fault, and so is want of memory: ComfyUI
-unloads everything then and goes on.
+otherwise people are told. Failures of the prompts' own doing (`blame`) do not count. Of the others, clients are not
+told as long as they may be part of such a row (`doubts`), and those that were are repeated.
 
 Events in, commands out; no clock. Times in seconds.
 """
@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from proxy.core.shortage import Shortage, shortage
+from proxy.core.blame import Blame, blamed
+from proxy.core.doubts import Doubts
 
 POISON = "poison"
 RECYCLE = "recycling"
@@ -21,19 +22,6 @@ WARM_UP = "warm-up"
 GIB = 1 << 30
 IN_A_ROW = 3
 """Failures on different graphs, without a success between them, that ComfyUI is blamed for."""
-_FATAL = (
-    *("cuda error", "hip error", "device-side assert", "no kernel image", "illegal memory access"),
-    *(
-        "unspecified launch failure",
-        "uncorrectable ecc",
-        "cudnn_status",
-        "cudnn error",
-        "cublas_status",
-        "cublas error",
-    ),
-    *("driver shutting down", "nvml", "device lost", "gpu is lost", "launch timed out"),
-)
-"""What torch and the drivers say when the device, or this process's use of it, is broken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +47,26 @@ class Succeeded:
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
-    """A run has ended with an error of this type and text. `graph` is equal for prompts that do the same."""
+class Stepped:
+    """A node that runs has made a step."""
 
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A run has ended with an error of this type and text. `graph` is equal for prompts that do the same.
+
+    Its prompt's client is to hear of it with `Tell`, which may come later, or `Repeat` comes.
+
+    `paid`: it uses paid remote nodes, so it is not to be repeated, and may have failed far away. `again`: it was run in
+    an earlier ComfyUI too.
+    """
+
+    prompt_id: str
     graph: str
     type: str
     message: str
+    paid: bool = False
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,16 +101,29 @@ class Tick:
     """Time has passed."""
 
 
-Event: TypeAlias = Succeeded | Failed | Resident | Drained | Reborn | Warmed | Excused | Tick
+Event: TypeAlias = Succeeded | Stepped | Failed | Resident | Drained | Reborn | Warmed | Excused | Tick
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Send nothing more; `spoils` when the run that has just failed is not to blame and is to be repeated."""
+    """Send nothing more."""
 
     by: str
     why: str
-    spoils: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """The failure of this prompt was its own."""
+
+    prompt_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """This prompt has failed for no fault of its own, and is to be run again."""
+
+    prompt_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +147,7 @@ class Alert:
     why: str
 
 
-Command: TypeAlias = Stop | Go | Restart | Alert
+Command: TypeAlias = Stop | Tell | Repeat | Go | Restart | Alert
 
 
 class Upkeep:
@@ -144,47 +159,56 @@ class Upkeep:
         """What is wrong with it; None: nothing."""
         self._recycling: str | None = None
         self._warming = False
-        self._failed_graphs: list[str] = []
+        self._doubts = Doubts()
         self._runs = 0
         self._restarted_at: float | None = None
 
     def handle(self, event: Event, now: float) -> Sequence[Command]:
         """Take note of an event and say what is to be done."""
         match event:
-            case Succeeded():
-                self._failed_graphs.clear()
-                return self._ran()
+            case Succeeded() | Stepped():
+                return self._works(event)
             case Failed():
                 return self._failed(event, now)
             case Resident():
                 return self._weighed(event.bytes)
             case Drained() | Tick():
-                return self._restart_if_due(event, now)
+                due = self._doubts.take_due(now, idle=isinstance(event, Drained))
+                return (*map(Tell, due), *self._restart_if_due(event, now))
             case Reborn():
+                self._doubts.take()  # the queue runs them again, as it does what was lost with the old one
                 return (*self._forgive(), *self._recycled())
             case Warmed() | Excused():
                 forgiven = self._forgive() if isinstance(event, Excused) else ()
                 return (*forgiven, *self._warmed())
 
+    def _works(self, event: Succeeded | Stepped) -> Sequence[Command]:
+        if isinstance(event, Stepped):
+            self._doubts.stepped()
+            return ()
+        self._doubts.end_row()
+        return (*map(Tell, self._doubts.take()), *self._ran())
+
     def _failed(self, event: Failed, now: float) -> Sequence[Command]:
-        said = f"{event.type}: {event.message}"
-        lower = said.lower()
-        if shortage(event.type, event.message) is Shortage.VRAM:
-            return self._ran()
-        fatal = any(word in lower for word in _FATAL)
-        if event.graph not in self._failed_graphs:
-            self._failed_graphs.append(event.graph)
-        if not fatal and len(self._failed_graphs) < IN_A_ROW:
-            return self._ran()
-        line = said.strip().splitlines()[0]
-        why = line if fatal else f"{IN_A_ROW} different workflows failed in a row, the last one with {line}"
-        stop = Stop(POISON, why, spoils=True)
+        blame = blamed(event.type, event.message)
+        if blame is Blame.PROMPT or (blame is Blame.UNKNOWN and (event.paid or event.again)):
+            return (Tell(event.prompt_id), *self._ran())
+        before = self._doubts.failed(event.prompt_id, event.graph, now)
+        line = f"{event.type}: {event.message}".strip().splitlines()[0]
+        if blame is Blame.DEVICE:
+            return self._poison(line, before, now)
+        if self.poisoned is not None or self._doubts.in_a_row >= IN_A_ROW:
+            why = f"{IN_A_ROW} different workflows failed in a row, the last one with {line}"
+            return self._poison(why, before, now)
+        return (*map(Tell, before), *self._ran())
+
+    def _poison(self, why: str, before: Sequence[str], now: float) -> Sequence[Command]:
+        repeats = tuple(map(Repeat, (*before, *self._doubts.take())))
         if self.poisoned is not None:
-            return (stop,)
+            return repeats
         self.poisoned = why
-        if not self.settings.can_restart:
-            return (stop, Alert(why))
-        return (stop, *self._restart_if_due(Tick(), now))
+        further = self._restart_if_due(Tick(), now) if self.settings.can_restart else (Alert(why),)
+        return (Stop(POISON, why), *repeats, *further)
 
     def _ran(self) -> Sequence[Command]:
         self._runs += 1
@@ -215,7 +239,7 @@ class Upkeep:
     def _forgive(self) -> Sequence[Command]:
         commands = () if self.poisoned is None else (Go(POISON),)
         self.poisoned = None
-        self._failed_graphs.clear()
+        self._doubts.end_row()
         return commands
 
     def _recycled(self) -> Sequence[Command]:

@@ -5,7 +5,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, assert_never
 
 from proxy.core import events as ev
@@ -53,11 +53,23 @@ class Caretaker:
         """The configuration has changed."""
         self.upkeep.settings, self._command = settings, command
 
-    def failed(self, graph: str, error: Mapping[str, Any]) -> bool:
-        """A run has failed, with the data of its `execution_error`; whether ComfyUI is to blame."""
+    def failed(self, prompt_id: str, graph: str, error: Mapping[str, Any], *, paid: bool, again: bool) -> ev.Outcome:
+        """A run has failed, with the data of its `execution_error`; what that means for its prompt."""
         kind, message = str(error.get("exception_type", "")), str(error.get("exception_message", ""))
-        commands = self._handle(up.Failed(graph, kind, message))
-        return any(isinstance(command, up.Stop) and command.spoils for command in commands)
+        failed = up.Failed(prompt_id, graph, kind, message, paid=paid, again=again)
+        outcome = ev.Outcome.DOUBTED
+        for command in self.upkeep.handle(failed, self._clock()):
+            if command == up.Tell(prompt_id):
+                outcome = ev.Outcome.ERROR
+            elif command == up.Repeat(prompt_id):
+                outcome = ev.Outcome.SPOILED
+            else:
+                self._perform(command)
+        return outcome
+
+    def stepped(self) -> None:
+        """A node that runs has made a step."""
+        self._handle(up.Stepped())
 
     def succeeded(self) -> None:
         """A run has ended well."""
@@ -83,11 +95,9 @@ class Caretaker:
             self._handle(up.Warmed())
         self._handle(up.Drained() if drained else up.Tick())
 
-    def _handle(self, event: up.Event) -> Sequence[up.Command]:
-        commands = self.upkeep.handle(event, self._clock())
-        for command in commands:
+    def _handle(self, event: up.Event) -> None:
+        for command in self.upkeep.handle(event, self._clock()):
             self._perform(command)
-        return commands
 
     def _perform(self, command: up.Command) -> None:
         match command:
@@ -95,6 +105,8 @@ class Caretaker:
                 level = logging.ERROR if command.by == up.POISON else logging.INFO
                 log.log(level, "nothing more is sent to ComfyUI (%s): %s", command.by, command.why)
                 self._tell(ev.Paused(command.by))
+            case up.Tell() | up.Repeat():
+                self._tell(ev.Judged(command.prompt_id, spoiled=isinstance(command, up.Repeat)))
             case up.Go():
                 log.info("the queue goes on; it was stopped by %s", command.by)
                 self._tell(ev.Resumed(command.by))

@@ -24,6 +24,8 @@ class Chronicle:
         self._outputs: dict[str, Any] = {}
         self._meta: dict[str, Any] = {}
         self._remembered: Mapping[str, Any] | None = None
+        self.kept_back = False
+        """Its end has come by an event that its client was not sent."""
 
     def note(self, kind: str, data: Mapping[str, Any], way_back: WayBack | None) -> None:
         """An event of its run, as ComfyUI sent it; `execution_start` begins a run anew."""
@@ -32,6 +34,7 @@ class Chronicle:
             return
         if kind == "execution_start":
             self._messages, self._outputs, self._meta = [], {}, {}
+            self.kept_back = False
         if kind in _MESSAGES:
             self._messages.append((kind, restored))
         elif kind == "executed":
@@ -74,8 +77,8 @@ class Chronicle:
         return data if kind == "execution_error" and isinstance(data, Mapping) else None
 
     def last_words(self) -> tuple[str, Any] | None:
-        """The event that would have told the end, where only ComfyUI's history has told it; else None."""
+        """The event that would have told the end, where its client cannot have heard it; else None."""
         if self._remembered is None:
-            return None
+            return self._messages[-1] if self.kept_back else None
         messages = self._remembered["status"]["messages"]
         return next(((kind, data) for kind, data in reversed(messages) if kind in _ENDS), None)

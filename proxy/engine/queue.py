@@ -264,6 +264,8 @@ class HeldQueue:
         if held is None:
             return
         held.chronicle.note(kind, data, record.way_back)
+        if kind == "progress":
+            self.caretaker.stepped()
         if kind == "execution_start" and record.rerun is None:
             self._journal_started(held)
             self.holding.tell(ev.Started(record.prompt_id))
@@ -276,7 +278,7 @@ class HeldQueue:
         loads = sum(item.seconds or 0.0 for item in record.account.loaded) if record.account else None
         self.history.last_ended = record.prompt_id
         outcome = self._judged(held, record, outcome)
-        if outcome is not ev.Outcome.SPOILED and record.timeline.ended_at is not None:
+        if not record.muted and record.timeline.ended_at is not None:
             self.history.ending(held)
         self.holding.tell(ev.Finished(record.prompt_id, outcome, record.timeline.run_seconds, loads))
         if outcome is ev.Outcome.SUCCESS:
@@ -284,13 +286,16 @@ class HeldQueue:
         return True
 
     def _judged(self, held: Held, record: Record, outcome: ev.Outcome) -> ev.Outcome:
-        """How its run has ended: a failure for which ComfyUI is to blame is none of the prompt's."""
+        """How its run has ended: a failure for which ComfyUI is to blame, or may be, is not told."""
         if outcome is ev.Outcome.SUCCESS:
             self.caretaker.succeeded()
-        error = held.chronicle.error
-        if outcome is ev.Outcome.ERROR and error is not None and self.caretaker.failed(held.event.workload, error):
-            record.muted = True
-            return ev.Outcome.SPOILED
+        error, job = held.chronicle.error, self.holding.job(held.prompt_id)
+        if outcome is not ev.Outcome.ERROR or error is None:
+            return outcome
+        event = held.event
+        again = job is not None and job.attempts > 0
+        outcome = self.caretaker.failed(event.prompt_id, event.workload, error, paid=event.paid, again=again)
+        record.muted = held.chronicle.kept_back = outcome is not ev.Outcome.ERROR
         return outcome
 
     def lost(self) -> None:

@@ -74,9 +74,14 @@ class Queue(RuleBasedStateMachine):
         self.world.start()
 
     @precondition(lambda self: self.world.running is not None)
-    @rule(outcome=st.sampled_from([*[ev.Outcome.SUCCESS] * 4, ev.Outcome.ERROR, ev.Outcome.SPOILED]))
+    @rule(outcome=st.sampled_from([*[ev.Outcome.SUCCESS] * 4, *set(ev.Outcome) - {ev.Outcome.INTERRUPTED}]))
     def finish(self, outcome: ev.Outcome) -> None:
         self.world.finish(outcome)
+
+    @precondition(lambda self: self.world.scheduler.context.ledger.doubtful)
+    @rule(spoiled=st.booleans())
+    def judge(self, spoiled: bool) -> None:
+        self.world.judge(spoiled)
 
     @rule(seconds=st.floats(0.5, 12.0))
     def pass_time(self, seconds: float) -> None:
@@ -154,6 +159,7 @@ class Queue(RuleBasedStateMachine):
         world.connect()
         world.tell(ev.ForeignGone("stranger"))
         world.tell(ev.Resumed())
+        world.judge(spoiled=True)
         for _ in range(5 * len(world.fates) + 5):
             world.work(1.0)
         self.holds()

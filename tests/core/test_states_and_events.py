@@ -29,6 +29,7 @@ WAYS: Mapping[State, tuple[ev.Event, ...]] = {
     State.WITHDRAWING: (ready(), submit(P), ev.CancelRequested(P)),
     State.CANCELLING: (*DISPATCHED, ev.CancelRequested(P)),
     State.INTERRUPTING: (*DISPATCHED, ev.Started(P), ev.CancelRequested(P, interrupt=True)),
+    State.DOUBTFUL: (*DISPATCHED, ev.Finished(P, ev.Outcome.DOUBTED, 1.0)),
     State.REFUSED: (ready(), submit(P), ev.DispatchRefused(P)),
     State.FINISHED: (*DISPATCHED, ev.Finished(P, run_seconds=1.0)),
     State.FAILED: (*DISPATCHED, ev.Finished(P, ev.Outcome.ERROR, 1.0)),
@@ -55,7 +56,10 @@ EVENTS: Mapping[str, tuple[ev.Event, frozenset[Trigger]]] = {
     "succeeded": (ev.Finished(P, run_seconds=1.0), frozenset({Trigger.SUCCEEDED})),
     "erred": (ev.Finished(P, ev.Outcome.ERROR, 1.0), frozenset({Trigger.ERRED})),
     "interrupted": (ev.Finished(P, ev.Outcome.INTERRUPTED, 1.0), frozenset({Trigger.INTERRUPTED})),
+    "doubted": (ev.Finished(P, ev.Outcome.DOUBTED, 1.0), frozenset({Trigger.DOUBTED})),
     "spoiled": (ev.Finished(P, ev.Outcome.SPOILED, 1.0), frozenset({Trigger.SPOILED})),
+    "its own fault": (ev.Judged(P, spoiled=False), frozenset({Trigger.ERRED})),
+    "not its own fault": (ev.Judged(P, spoiled=True), frozenset({Trigger.SPOILED})),
     "delete": (ev.CancelRequested(P), frozenset({Trigger.DELETE})),
     "cancel": (ev.CancelRequested(P, interrupt=True), frozenset({Trigger.CANCEL})),
     "clear": (ev.ClearRequested(), frozenset({Trigger.DELETE})),
@@ -124,7 +128,7 @@ def test_an_event_does_what_the_table_says(state: State, name: str) -> None:
         return
     if name == "ready again":
         assert told.state not in UPSTREAM - {State.DISPATCHING, State.PROBING}
-    elif name == "interrupt" and state is not State.RUNNING:
+    elif (name == "interrupt" and state is not State.RUNNING) or ("own fault" in name and state is not State.DOUBTFUL):
         assert told.state is state
     else:
         assert told.state in after(state, triggers)

@@ -131,10 +131,19 @@ class World:
         prompt_id = self._over()
         event = ev.Finished(prompt_id, outcome, seconds)
         self.fates[prompt_id].successes += outcome is ev.Outcome.SUCCESS
-        if outcome is not ev.Outcome.SPOILED:
+        if outcome is ev.Outcome.DOUBTED:
+            self.history[prompt_id] = ev.Finished(prompt_id, ev.Outcome.ERROR, seconds)
+        elif outcome is not ev.Outcome.SPOILED:
             self.history[prompt_id] = event
         if self.connected:
             self.tell(event)
+
+    def judge(self, spoiled: bool) -> None:
+        """It has come out whose fault all failures in doubt were."""
+        for prompt_id in list(self.scheduler.context.ledger.doubtful):
+            if spoiled:
+                self.history.pop(prompt_id, None)
+            self.tell(ev.Judged(prompt_id, spoiled))
 
     def answer(self, index: int, how: str) -> None:
         """ComfyUI, or the lack of it, answers an open question."""

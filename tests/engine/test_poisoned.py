@@ -16,12 +16,14 @@ ASSERT = "CUDA error: device-side assert triggered"
 class Device:
     """Every node fails while it is broken."""
 
-    broken = True
+    def __init__(self, error: Exception | None = None) -> None:
+        self.broken = True
+        self.error = error or RuntimeError(ASSERT)
 
     async def __call__(self, start: NodeStart) -> None:
         del start
         if self.broken:
-            raise RuntimeError(ASSERT)
+            raise self.error
 
 
 async def paused_by(client: Client) -> Any:

@@ -1,4 +1,4 @@
-"""ComfyUI or the proxy hangs: its sockets stay open and nothing answers. Nobody kills it, nothing is lost or doubled."""
+"""ComfyUI or the proxy hangs: its sockets stay open and nothing answers. Nothing is lost or doubled by that."""
 
 from pathlib import Path
 from random import Random
