@@ -1,5 +1,7 @@
 """Kills the proxy and ComfyUI at random moments while clients work, and then accounts for every prompt.
 
+Some hang for a while before they die, as processes do.
+
 What counts is what clients were told: a prompt is accepted when its client got 200, and from then on it must finish,
 fail for a reason of its own, be cancelled at its client's wish, or wait. What ran how often is told by the files that
 ComfyUI saved, which no death takes away.
@@ -21,13 +23,17 @@ from rich.console import Console
 
 from bench.crowd import Account, Client, Span
 from bench.errors import BenchError
-from bench.victims import Side, Victims, running
+from bench.victims import CAN_HANG, Side, Victims, running
 
 CLIENTS = 3
 _CALM = 0.8
 """Seconds between two kills at most, besides what the victims need to come up."""
 _BOTH_SHARE = 0.15
 """So often the second dies before the first is back."""
+_HUNG_SHARE = 0.2
+"""So often it hangs before it dies, and in one of two such cases recovers in between."""
+_HUNG = 0.5
+"""Seconds that it hangs at most: less than `_UNWRITTEN`, for what happened before that counts as heard."""
 _SETTLING = 120.0
 """Seconds that what is left gets to come to its end after the last kill."""
 _UNWRITTEN = 1.0
@@ -121,6 +127,8 @@ async def _kill(victims: Victims, kills: int, chance: random.Random) -> list[flo
     while plan:
         await asyncio.sleep(chance.random() * _CALM)
         dead = [plan.pop()]
+        if CAN_HANG and chance.random() < _HUNG_SHARE:
+            await _hang(victims, dead[0], chance)
         await victims.kill(dead[0])
         if plan and plan[-1] is not dead[0] and chance.random() < _BOTH_SHARE:
             doubles.append(victims.killed[dead[0]][-1])
@@ -131,6 +139,14 @@ async def _kill(victims: Victims, kills: int, chance: random.Random) -> list[flo
             await victims.start(side)
         await victims.until_up()
     return doubles
+
+
+async def _hang(victims: Victims, side: Side, chance: random.Random) -> None:
+    victims.freeze(side)
+    await asyncio.sleep(chance.random() * _HUNG)
+    if chance.random() < 0.5:  # noqa: PLR2004 - one way or the other
+        victims.thaw(side)
+        await asyncio.sleep(chance.random() * _CALM)
 
 
 async def _until_settled(victims: Victims, working: Sequence[asyncio.Task[None]]) -> None:

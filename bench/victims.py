@@ -20,6 +20,8 @@ from bench.errors import BenchError
 
 TIME_SCALE = 20
 """Simulated seconds per second: a prompt takes some hundredths of a second."""
+CAN_HANG = hasattr(signal, "SIGSTOP")
+"""Windows has no such signal."""
 PATIENCE = 180.0
 """Seconds that a process gets to come up."""
 _AGAIN = 0.02
@@ -97,7 +99,7 @@ class Victims:
                 file.unlink()
 
     def freeze(self, side: Side) -> None:
-        """Let a process hang: its sockets stay open, and nothing answers. Not on Windows, which has no such signal."""
+        """Let a process hang: its sockets stay open, and nothing answers. Only where it `CAN_HANG`."""
         self._processes[side].send_signal(signal.SIGSTOP)
 
     def thaw(self, side: Side) -> None:

@@ -271,8 +271,8 @@ class Scheduler:
         context = self.context
         context.ready = True
         if event.new_process:
-            for job in list(context.ledger.doubtful.values()):
-                self._over(job, ev.Outcome.SPOILED)
+            for failed in list(context.ledger.doubtful.values()):
+                self._over(failed, ev.Outcome.SPOILED)
         places = dict.fromkeys(event.pending, ev.Where.PENDING)
         places |= dict.fromkeys(event.running, ev.Where.RUNNING)
         doubtful = [*context.ledger.upstream.values()]

@@ -34,7 +34,7 @@ _PROBE_NUMBERS = 1 << 50
 earlier process may have left a probe behind."""
 
 AGAIN = 1.0
-"""Seconds until a question that ComfyUI must answer is asked again."""
+"""Seconds until a question that ComfyUI must answer is asked again, or one whose answer may not be the last."""
 
 _LAST_TRY = 2.0
 """Seconds that a stop waits for a probe to be taken out."""
@@ -156,6 +156,17 @@ class Performer:
         return await self._insist(lambda: self._locate(held))
 
     async def _locate(self, held: Held) -> ev.Event:
+        """What is missing is looked for twice.
+
+        A ComfyUI that hung may have an unanswered submission lying unread before it, and read it after the first look.
+        """
+        found = await self._look_for(held)
+        if found == ev.Located(held.prompt_id, ev.Where.ABSENT):
+            await asyncio.sleep(AGAIN)
+            found = await self._look_for(held)
+        return found
+
+    async def _look_for(self, held: Held) -> ev.Event:
         prompt_id = held.prompt_id
         queue = await read_queue(self._upstream.client)
         if any(item[1] == prompt_id for item in queue.running):

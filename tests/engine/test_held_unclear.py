@@ -1,6 +1,7 @@
 """Where ComfyUI has a prompt is not known: it is looked up for as long as that takes, and never sent twice."""
 
 import asyncio
+import json
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,31 @@ def holding_of(stage: Stage) -> Holding:
 async def test_a_dispatch_without_an_answer(tmp_path: Path) -> None:
     async with staged(Mode.FULL, tmp_path) as stage:
         stage.relay.script = Unsure("/prompt")
+        prompt_id = fresh_id()
+        assert (await stage.client.submit(encode("a", "1"), prompt_id=prompt_id))["prompt_id"] == prompt_id
+        await stage.ended(prompt_id)
+        await stage.comfy.idle()
+        assert stage.gate.started == [prompt_id]
+        assert len(stage.relay.asked("POST", "/prompt")) == 1
+
+
+async def test_a_dispatch_that_comfyui_reads_late(tmp_path: Path) -> None:
+    """It hung, and answers what it is asked before it reads what had been sent."""
+    async with staged(Mode.FULL, tmp_path) as stage:
+        unread: list[Asked] = []
+        looks = 0
+
+        async def late(asked: Asked) -> Fate:
+            nonlocal looks
+            if not looks and asked.is_("POST", "/prompt"):
+                unread.append(asked)
+                return Fate.BROKEN
+            if looks == 2 and unread:
+                await stage.direct.post("/prompt", json.loads(unread.pop().body))
+            looks += asked.target == f"/history/{prompt_id}"
+            return Fate.PASSED
+
+        stage.relay.script = late
         prompt_id = fresh_id()
         assert (await stage.client.submit(encode("a", "1"), prompt_id=prompt_id))["prompt_id"] == prompt_id
         await stage.ended(prompt_id)

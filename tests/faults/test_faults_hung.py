@@ -17,8 +17,8 @@ def is_stalled(status: Any) -> bool:
     return status["health"]["stalled_since"] is not None
 
 
-def is_idle(queue: Any) -> bool:
-    return queue == {"queue_running": [], "queue_pending": []}
+def is_idle(queue: dict[str, list[Any]]) -> bool:
+    return not queue["queue_running"] and not queue["queue_pending"]
 
 
 async def comfyui_hangs(victims: Victims, _: Random) -> list[float]:
