@@ -66,9 +66,9 @@ def _lines(answer: Mapping[str, Any]) -> Iterator[str]:
         if memory is not None:
             yield f"{name} {_bar(memory)}"
     for prompt in upstream["running"]:
-        yield f"runs  {prompt['prompt_id']}  {', '.join(prompt['models'])}"
+        yield f"runs  {_prompt(prompt)}"
     for prompt in upstream["queue"]:
-        yield f"next  {prompt['prompt_id']}  {', '.join(prompt['models'])}"
+        yield f"next  {_prompt(prompt)}"
     if upstream["waiting"] > len(upstream["queue"]):
         yield f"      and {upstream['waiting'] - len(upstream['queue'])} more"
     yield (
@@ -76,6 +76,11 @@ def _lines(answer: Mapping[str, Any]) -> Iterator[str]:
         f"{totals['saved_seconds']:.0f} s saved (by what each load took the last time)"
     )
     yield _accuracy(upstream["accuracy"])
+
+
+def _prompt(prompt: Mapping[str, Any]) -> str:
+    told = f"{prompt['prompt_id']}  {', '.join(prompt['models'])}"
+    return told if prompt["ours"] else f"{told} (did not come through comfykeep)"
 
 
 def _bar(memory: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ Ties together what the pin planner needs: which chains are still there to be kep
 was learned from trouble, and what the operator wants. Whoever sends prompts asks `plan` just before each.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
 from normalizer import Chain
@@ -68,7 +68,12 @@ class PinPlanner:
         return ram_reserve(self._machine, self.limits)
 
     def plan(
-        self, candidates: Iterable[Candidate], own: Sequence[Chain], foresight: Sequence[ModelSet], now: float
+        self,
+        candidates: Iterable[Candidate],
+        own: Sequence[Chain],
+        foresight: Sequence[ModelSet],
+        now: float,
+        behind: Collection[str] = (),
     ) -> PinPlan:
         """The chains to carry along with a prompt that is sent now.
 
@@ -77,9 +82,10 @@ class PinPlanner:
             own: the chains of the prompt itself.
             foresight: the components of the prompts expected after it, the next one first.
             now: monotonic seconds.
+            behind: the prompts that were sent before, and will run after it all the same.
         """
         self._kept = {models: until for models, until in self._kept.items() if until > now}
-        known = [self._judged(item, alive=self.residency.will_hold(item.chain)) for item in candidates]
+        known = [self._judged(item, alive=self.residency.will_hold(item.chain, behind)) for item in candidates]
         size_of = self.residency.sizes.bytes_of
         self.last_plan = plan(known, own, self.budget, foresight, self.groups, size_of, now)
         return self.last_plan

@@ -8,7 +8,7 @@ process, somebody else's prompt) makes it doubt or forget, and its predictions a
 One `Residency` for each upstream. Events in, answers out; seconds are the caller's monotonic ones.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -91,11 +91,14 @@ class Residency:
             return Tier.UNKNOWN
         return Tier.HOT if resident else Tier.WARM
 
-    def will_hold(self, chain: Chain) -> bool:
-        """Whether ComfyUI can still hold this chain when a prompt sent now begins: else a pin would keep nothing."""
+    def will_hold(self, chain: Chain, behind: Collection[str] = ()) -> bool:
+        """Whether ComfyUI can still hold this chain when a prompt sent now begins: else a pin would keep nothing.
+
+        `behind` are the prompts that were sent before, and will run after it all the same.
+        """
         alive = not self._reset_pending and (any(map(self._cache.holds_node, chain.nodes)) or self._ignorant)
-        for flight in self._flights.values():
-            if flight.started and self._reset_pending:
+        for prompt_id, flight in self._flights.items():
+            if (flight.started and self._reset_pending) or prompt_id in behind:
                 continue
             mine = any(key.node_id in chain.nodes for key in flight.own)
             carried = any(key.node_id in chain.nodes for key in flight.pins)

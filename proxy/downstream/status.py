@@ -2,11 +2,12 @@
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 from aiohttp import web
 
-from normalizer import ModelRef, ModelSet
+from normalizer import ModelRef
+from proxy.core.comfy_queue import Waiting
 from proxy.core.readings import RamReading, VramReading
 from proxy.core.residency import ComponentState
 from proxy.downstream.status_model import (
@@ -22,11 +23,19 @@ from proxy.downstream.status_model import (
     UpstreamStatus,
 )
 from proxy.engine import Engine
-from proxy.engine.records import Record
 from proxy.upstream.readings import Sourced
 
 _HEAD = 10
 """Waiting prompts that are shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Prompt:
+    """A prompt that runs or waits; `start` in Unix seconds, where it is expected."""
+
+    item: Waiting
+    state: str
+    start: float | None = None
 
 
 class StatusView:
@@ -43,11 +52,10 @@ class StatusView:
     def status(self) -> Status:
         """As things are now."""
         engine = self._engine
-        running, waiting = self._prompts()
         return Status(
             mode=engine.mode,
             waiting_in_journal=engine.waiting_in_journal,
-            upstream=self._upstream(running, waiting),
+            upstream=self._upstream(),
             slow_pins=tuple(
                 SlowPin(models=_labels(pin.models), seconds=pin.seconds) for pin in engine.upstream.start_delays.slow
             ),
@@ -55,8 +63,8 @@ class StatusView:
             totals=TotalsStatus(**asdict(engine.totals)),
         )
 
-    def _upstream(self, running: Sequence[PromptStatus], waiting: Sequence[PromptStatus]) -> UpstreamStatus:
-        upstream = self._engine.upstream
+    def _upstream(self) -> UpstreamStatus:
+        upstream, waiting = self._engine.upstream, self._waiting()
         planner, memory = upstream.planner, upstream.memory
         usage, budget = planner.residency.usage(), planner.budget
         return UpstreamStatus(
@@ -66,10 +74,10 @@ class StatusView:
             ram=self._memory(memory.ram, planner.ram_reserve, usage.ram_others),
             vram=self._memory(memory.vram, planner.limits.vram_reserve, usage.vram_others),
             budget=BudgetStatus(chains=budget.chains, pins=budget.pins, ram=budget.ram, vram=budget.vram),
-            components=self._components(),
+            components=self._components(waiting),
             accuracy=self._accuracy(),
-            running=tuple(running),
-            queue=tuple(waiting[:_HEAD]),
+            running=self._running(),
+            queue=tuple(map(_shown, waiting[:_HEAD])),
             waiting=len(waiting),
         )
 
@@ -87,14 +95,13 @@ class StatusView:
             others=others,
         )
 
-    def _components(self) -> tuple[ComponentStatus, ...]:
+    def _components(self, waiting: Sequence[_Prompt]) -> tuple[ComponentStatus, ...]:
         planner = self._engine.upstream.planner
-        foreseen = self._foreseen()
         why = {ref: reason.text for reason in reversed(planner.last_plan.reasons) for ref in reason.models}
-        states = planner.residency.components([models for _, models in foreseen])
-        return tuple(self._component(state, foreseen, why.get(state.ref, "")) for state in states)
+        states = planner.residency.components([prompt.item.models for prompt in waiting])
+        return tuple(self._component(state, waiting, why.get(state.ref, "")) for state in states)
 
-    def _component(self, state: ComponentState, foreseen: Sequence[tuple[str, ModelSet]], why: str) -> ComponentStatus:
+    def _component(self, state: ComponentState, waiting: Sequence[_Prompt], why: str) -> ComponentStatus:
         return ComponentStatus(
             label=state.ref.label,
             class_type=state.ref.class_type,
@@ -104,48 +111,41 @@ class StatusView:
             size_source=state.size.source,
             last_used=None if state.last_used is None else max(0.0, self._clock() - state.last_used),
             needed_in=state.needed_in,
-            needed_by=None if state.needed_in is None else foreseen[state.needed_in - 1][0],
+            needed_by=None if state.needed_in is None else waiting[state.needed_in - 1].item.prompt_id,
             pinned=state.pinned,
             why=why,
         )
-
-    def _foreseen(self) -> Sequence[tuple[str, ModelSet]]:
-        """The prompts that wait, with what they need, the next one first."""
-        if self._engine.held is not None:
-            return [(held.prompt_id, held.event.models) for held in self._engine.held.holding.lookahead.waiting()]
-        return [(record.prompt_id, frozenset(record.components.values())) for record in self._waiting_records()]
 
     def _accuracy(self) -> AccuracyStatus:
         accuracy = self._engine.upstream.planner.residency.accuracy()
         tiers = {tier: TierAccuracy(uses=score.uses, right=score.right) for tier, score in accuracy.tiers.items()}
         return AccuracyStatus(share=accuracy.share, tiers=tiers)
 
-    def _prompts(self) -> tuple[list[PromptStatus], list[PromptStatus]]:
-        records = {record.prompt_id: record for record in self._engine.records.unfinished()}
-        running = [
-            _of_record(record, "running") for record in records.values() if record.timeline.started_at is not None
-        ]
-        if self._engine.held is None:
-            return running, [_of_record(record, "waiting") for record in self._waiting_records()]
-        shown = {prompt.prompt_id for prompt in running}
-        waiting = [
-            PromptStatus(prompt_id=row.prompt_id, models=_labels(row.models), state=row.state, expected_start=row.start)
-            for row in self._engine.held.operations.rows()
-            if row.prompt_id not in shown
-        ]
-        return running, waiting
+    def _running(self) -> tuple[PromptStatus, ...]:
+        return tuple(_shown(_Prompt(item, "running")) for item in self._engine.visible.running())
 
-    def _waiting_records(self) -> list[Record]:
-        return [
-            record
-            for record in self._engine.records.unfinished()
-            if record.timeline.started_at is None and not record.handling.hidden
+    def _waiting(self) -> list[_Prompt]:
+        """What waits, here or at ComfyUI, in the order of its turn: what is not held runs before what is."""
+        held = self._engine.held
+        rows = [] if held is None else held.operations.rows()
+        running = {item.prompt_id for item in self._engine.visible.running()}
+        known = {row.prompt_id for row in rows}
+        not_held = [_Prompt(item, "waiting") for item in self._engine.visible.waiting() if item.prompt_id not in known]
+        return not_held + [
+            _Prompt(Waiting(row.prompt_id, None, row.models), row.state, row.start)
+            for row in rows
+            if row.prompt_id not in running
         ]
 
 
-def _of_record(record: Record, state: str) -> PromptStatus:
-    models = _labels(record.components.values())
-    return PromptStatus(prompt_id=record.prompt_id, models=models, state=state, expected_start=None)
+def _shown(prompt: _Prompt) -> PromptStatus:
+    return PromptStatus(
+        prompt_id=prompt.item.prompt_id,
+        models=_labels(prompt.item.models),
+        state=prompt.state,
+        ours=prompt.item.ours,
+        expected_start=prompt.start,
+    )
 
 
 def _labels(models: Iterable[ModelRef]) -> tuple[str, ...]:

@@ -59,6 +59,7 @@ class PromptStatus(_Model):
     prompt_id: str
     models: tuple[str, ...]
     state: str
+    ours: bool = Field(description="whether it came through here; others are seen in ComfyUI's queue")
     expected_start: float | None = Field(description="Unix seconds; null where the queue is not held here")
 
 

@@ -4,7 +4,7 @@ There is one of these today. Everything that will differ between several GPUs si
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 
 from normalizer import REMOVER, Chain, ModelSet, Normalized, Schema, SharedLoaders
@@ -193,8 +193,13 @@ class Upstream:
             return all_keys(self.planner.residency.shared, f'the strategy is "{self.strategy}"')
         return self.planner.let_go(self.chain_book.candidates(), now)
 
-    def pins_for(self, normalized: Normalized, foresight: Sequence[ModelSet], now: float) -> Sequence[Chain]:
-        """The chains to carry along with a prompt sent now; `foresight` has what those expected after it need."""
+    def pins_for(
+        self, normalized: Normalized, foresight: Sequence[ModelSet], now: float, behind: Collection[str] = ()
+    ) -> Sequence[Chain]:
+        """The chains to carry along with a prompt sent now.
+
+        `foresight` has what those expected after it need; `behind` those of them that ComfyUI has already.
+        """
         if self.stats is None or self.strategy is Strategy.OFF:
             return ()
         kind = kind_of(normalized.prompt, frozenset())
@@ -202,4 +207,4 @@ class Upstream:
             replace(item, objection=self.start_delays.objection(item.chain.key, kind))
             for item in self.chain_book.candidates()
         ]
-        return self.planner.plan(candidates, normalized.chains, foresight, now).chosen
+        return self.planner.plan(candidates, normalized.chains, foresight, now, behind).chosen

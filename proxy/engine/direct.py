@@ -5,8 +5,9 @@ and whoever still waits gets the answer.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
+from normalizer import ModelSet
 from proxy.engine.client_sockets import ClientSockets
 from proxy.engine.comfy import Upstream
 from proxy.engine.departure import Departure
@@ -14,6 +15,7 @@ from proxy.engine.passing import Look, Passing
 from proxy.engine.records import Handling, Record, Records, components_of
 from proxy.engine.sender import Parcel, Sender, taken
 from proxy.engine.submission import Named, Submission
+from proxy.engine.visible import Visible
 from proxy.errors import ComfykeepError
 from proxy.tasks import Tasks
 from proxy.upstream.client import Answer
@@ -35,9 +37,14 @@ class Direct:
         departure: Departure,
         left_behind: Mapping[str, float],
         forget: Callable[[Record], None],
+        visible: Visible,
+        held_foresight: Callable[[], Sequence[ModelSet]],
         clock: Callable[[], float],
     ) -> None:
-        """`left_behind` has the prompts that an earlier process sent, with their numbers."""
+        """`left_behind` has the prompts that an earlier process sent, with their numbers.
+
+        `held_foresight` tells what the held queue needs next, if something waits in one since the mode was another.
+        """
         self._upstream = upstream
         self._records = records
         self._passing = passing
@@ -48,6 +55,8 @@ class Direct:
         self._departure = departure
         self._left_behind = left_behind
         self._forget = forget
+        self._visible = visible
+        self._held_foresight = held_foresight
         self._clock = clock
 
     async def leave_alone(self, submission: Submission, named: Named) -> Answer:
@@ -97,10 +106,11 @@ class Direct:
         record = parcel.record
         try:
             await self._sockets.hold(record, parcel.submission)
-            # One that goes in front is followed by those that wait there; behind all others nobody knows what comes.
-            foresight = self._upstream.planner.residency.coming if parcel.original.payload.get("front") else ()
             await self._upstream.make_room(parcel.normalized.chains, self._clock())
-            pins = self._upstream.pins_for(parcel.normalized, foresight, self._clock())
+            behind = self._visible.behind(parcel.original.payload)
+            foresight = (*(item.models for item in behind), *self._held_foresight())
+            followed_by = {item.prompt_id for item in behind}
+            pins = self._upstream.pins_for(parcel.normalized, foresight, self._clock(), followed_by)
             answer = await self._sender.send(parcel, pins)
         except BaseException as error:
             record.fail(error)
@@ -109,5 +119,6 @@ class Direct:
                 raise
         else:
             record.succeed(answer)
+            self._visible.answered(record, answer)
             if not answer.ok:
                 self._forget(record)

@@ -33,6 +33,7 @@ from proxy.engine.rerun import Reruns
 from proxy.engine.sender import Parcel, Sender
 from proxy.engine.submission import Draft, Named, Place, Submission, draft, parse
 from proxy.engine.unpacking import unpacked
+from proxy.engine.visible import Visible
 from proxy.engine.warming import Warming
 from proxy.engine.watch import Watch
 from proxy.tasks import Tasks
@@ -70,6 +71,7 @@ class Engine:
         self._tasks = Tasks()
         self._books = Bookkeeping(upstream)
         self._passing = Passing(upstream, self.records, self._books, clock)
+        self.visible = Visible(self.records, self._passing)
         self._observer = FrameObserver(
             self.records,
             clock=clock,
@@ -94,6 +96,7 @@ class Engine:
         self._observer.takes_again = self._reruns.take
         self._watch = Watch(
             upstream.client,
+            self.visible,
             self.records,
             self._tasks,
             ended=self.ended,
@@ -153,6 +156,8 @@ class Engine:
             departure=self.departure,
             left_behind=self._left_behind,
             forget=self.forget,
+            visible=self.visible,
+            held_foresight=lambda: () if self.held is None else self.held.holding.lookahead.foresight(),
             clock=clock,
         )
         self._arrival = Arrival(
@@ -393,6 +398,7 @@ class Engine:
             self._arrival.end()
             self._observer.running = None
             self._left_behind.clear()
+            self.visible.lost()
             self._stop_polling()
             self.upstream.lost(self._clock())
             if self.held is not None:

@@ -84,11 +84,13 @@ class Passing:
     def note(self, answer: Answer, look: Look, handling: Handling) -> None:
         """Keep a record of a prompt that was accepted; its first events may have been seen before."""
         try:
-            prompt_id = answer.json()["prompt_id"]
+            told = answer.json()
+            prompt_id = told["prompt_id"]
         except (ValueError, KeyError, TypeError):
             return
         record = self._records.get(prompt_id) or Record(prompt_id, handling)
         record.handling = handling
+        record.number = told.get("number")
         record.client_id = look.original.client_id
         record.components = components_of(look.normalized, look.schema)
         record.stable_ids = {old: new for new, old in look.normalized.way_back.ids.items()}

@@ -17,6 +17,7 @@ from normalizer import Chain, Change, Normalized, Schema, WayBack
 from normalizer.chains import model_ref
 from normalizer.models import ModelRef
 from proxy.core.account import Account
+from proxy.core.comfy_queue import Number
 from proxy.core.evidence import Part, StepClock
 from proxy.core.timeline import Timeline
 from proxy.upstream.attachment import Delivery
@@ -114,6 +115,8 @@ class Record:
     """What the client was told; a second submission of the same id is told the same."""
     muted: bool = False
     """Its run failed through no fault of its own and is repeated: its client hears of the last end only."""
+    number: Number | None = None
+    """Under which ComfyUI has it; None where that is not known."""
     held: bool = False
     """The client's event socket is held open for this prompt."""
 

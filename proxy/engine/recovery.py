@@ -168,4 +168,5 @@ def recovered(queue: Queue, own_prefix: str) -> Iterator[Record]:
                 way_back=way_back,
                 client_id=client_id if isinstance(client_id, str) else None,
                 broadcast=isinstance(client_id, str) and client_id.startswith(own_prefix) and not is_warmup,
+                number=item[0],
             )

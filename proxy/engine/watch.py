@@ -17,6 +17,7 @@ from proxy.core.jobs import State
 from proxy.engine.holding import Holding
 from proxy.engine.records import Record, Records, Rerun
 from proxy.engine.recovery import Queue, read_history_entry, read_queue
+from proxy.engine.visible import Visible
 from proxy.errors import UpstreamError
 from proxy.tasks import Tasks
 from proxy.upstream.client import UpstreamClient
@@ -29,9 +30,10 @@ _CONFIRMED = frozenset({State.STAGED, State.RUNNING, State.INTERRUPTING})
 class Watch:
     """Looks into ComfyUI's queue when something may have changed unseen."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts of the engine that are needed
         self,
         client: UpstreamClient,
+        visible: Visible,
         records: Records,
         tasks: Tasks,
         *,
@@ -47,6 +49,7 @@ class Watch:
         """
         self.holding: Holding | None = None
         self._client = client
+        self._visible = visible
         self._records = records
         self._tasks = tasks
         self._ended = ended
@@ -99,6 +102,7 @@ class Watch:
                 known = self._records.get(prompt_id)
                 if prompt_id not in queue.ids and (known is None or _at_rest(known, rerun)):
                     await self._settle_held(self.holding, prompt_id, sent_at, same)
+        await self._visible.look(queue)
         return queue
 
     def _believed(self) -> dict[str, float | None]:
