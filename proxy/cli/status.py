@@ -65,6 +65,8 @@ def _lines(answer: Mapping[str, Any]) -> Iterator[str]:
     for name, memory in (("RAM ", upstream["ram"]), ("VRAM", upstream["vram"])):
         if memory is not None:
             yield f"{name} {_bar(memory)}"
+    yield f"pins may take {upstream['budget']['pins'] / _GB:.1f} GB in {upstream['budget']['chains']} chains"
+    yield from _ailments(answer["health"])
     for prompt in upstream["running"]:
         yield f"runs  {_prompt(prompt)}"
     for prompt in upstream["queue"]:
@@ -76,6 +78,13 @@ def _lines(answer: Mapping[str, Any]) -> Iterator[str]:
         f"{totals['saved_seconds']:.0f} s saved (by what each load took the last time)"
     )
     yield _accuracy(upstream["accuracy"])
+
+
+def _ailments(health: Mapping[str, Any]) -> Iterator[str]:
+    if health["poisoned"] is not None:
+        yield f"the queue stands until ComfyUI is restarted: {health['poisoned']}"
+    if health["stalled_since"] is not None:
+        yield f"nothing has moved for {spell(time.time() - health['stalled_since'])}, although prompts wait"
 
 
 def _prompt(prompt: Mapping[str, Any]) -> str:
@@ -115,8 +124,8 @@ def _components(upstream: Mapping[str, Any]) -> Table:
             f"{item['size'] / _GB:.2f}",
             item["size_source"],
             "" if item["last_used"] is None else f"{spell(item['last_used'])} ago",
-            "" if item["needed_in"] is None else f"{item['needed_in']}. in the queue",
+            "" if item["needed_in"] is None else f"{item['needed_in']}. in the queue, {item['needed_by'][:8]}",
             "yes" if item["pinned"] else "no",
-            Text(item["why"]),
+            Text(item["why"] if item["kept"] is None else f"{'kept' if item['kept'] else 'let go'}: {item['why']}"),
         )
     return table

@@ -22,6 +22,8 @@ from proxy.core.groups import Group, Keep, group_of
 
 HALF_LIFE = 600.0
 """Seconds after which a use counts half in a chain's frequency."""
+USED_ITSELF = "the prompt itself uses it"
+"""Why a chain is not carried along with a prompt that brings it."""
 ASSUMED_BANDWIDTH = 1e9
 """Bytes per second from disk, where a chain's load was never timed."""
 
@@ -178,7 +180,7 @@ def _rank(
         why = f"prompt {needed} of the queue needs it"
         place = (1.0, float(needed), -priority, -density, -candidate.last_used)
     else:
-        why = f"used {idle:.0f} s ago"
+        why = f"used {idle:.0f} s before"
         place = (2.0, -priority, -density, -candidate.last_used)
     return _Ranked(candidate, group, why, gone, place)
 
@@ -191,6 +193,8 @@ def _density(candidate: Candidate, size_of: SizeOf, now: float) -> float:
 
 
 def _decide(item: _Ranked, packing: "_Packing") -> PinReason:
+    if packing.owns(item.chain):
+        return PinReason(item.key, item.chain.models, kept=item.gone is None, text=USED_ITSELF)
     text = item.gone or packing.add([item.chain])
     kept = text is None
     return PinReason(item.key, item.chain.models, kept, item.why if text is None else text)
@@ -227,6 +231,10 @@ class _Packing:
             self._nodes |= chain.nodes.keys()
         self._there = frozenset(self._held) | self.budget.lingering
         self._there_bytes = sum(map(self.size_of, self._there))
+
+    def owns(self, chain: Chain) -> bool:
+        """Whether the prompt brings all of it anyway."""
+        return frozenset().union(*(own.nodes.keys() for own in self.own)).issuperset(chain.nodes)
 
     def add(self, chains: Collection[Chain]) -> str | None:
         """Take all of these in, or none and say why."""

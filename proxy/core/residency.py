@@ -47,7 +47,10 @@ REMEMBERED = 1024
 
 @dataclass(frozen=True, slots=True)
 class ComponentState:
-    """One component as `status` shows it. `last_used` in monotonic seconds; `needed_in` counts prompts, from 1."""
+    """One component as `status` shows it. `last_used` in monotonic seconds; `needed_in` counts prompts, from 1.
+
+    `pinned`: carried along by a prompt that is at ComfyUI, or else by the last one that ran.
+    """
 
     ref: ModelRef
     tier: Tier
@@ -78,6 +81,7 @@ class Residency:
         self._host_ram_free: int | None = None
         self._free_later: ModelsFreed | None = None
         self._last_own: ModelSet = frozenset()
+        self._last_pins: ModelSet = frozenset()
 
     # Answers
 
@@ -167,7 +171,9 @@ class Residency:
 
     def components(self, foresight: Sequence[ModelSet] = ()) -> tuple[ComponentState, ...]:
         """All components that were used or are held, the most recently used first."""
-        pinned = {ref for flight in self._flights.values() for ref in flight.pins.values()}
+        pinned: ModelSet = frozenset(ref for flight in self._flights.values() for ref in flight.pins.values())
+        if not self._flights:
+            pinned = self._last_pins & self._held()
         needed = first_needs(foresight)
         states = [
             ComponentState(ref, self.tier(ref), self.sizes.size(ref), used, needed.get(ref), ref in pinned)
@@ -254,7 +260,7 @@ class Residency:
         if flight.started:
             return
         flight.started = True
-        self._last_own = frozenset(flight.own.values())
+        self._last_own, self._last_pins = frozenset(flight.own.values()), frozenset(flight.pins.values())
         flight.predicted = {ref: self.tier(ref) for ref in flight.own.values()}
         flight.held = frozenset(filter(self._cache.holds, flight.own))
         flight.known = self._cache.refs() & frozenset(flight.own.values())

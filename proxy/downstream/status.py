@@ -8,6 +8,7 @@ from aiohttp import web
 
 from normalizer import ModelRef
 from proxy.core.comfy_queue import Waiting
+from proxy.core.eviction import PinReason
 from proxy.core.readings import RamReading, VramReading
 from proxy.core.residency import ComponentState
 from proxy.downstream.status_model import (
@@ -97,11 +98,13 @@ class StatusView:
 
     def _components(self, waiting: Sequence[_Prompt]) -> tuple[ComponentStatus, ...]:
         planner = self._engine.upstream.planner
-        why = {ref: reason.text for reason in reversed(planner.last_plan.reasons) for ref in reason.models}
+        # Of several chains with one component the most important one that is kept speaks for it.
+        ranked = sorted(planner.last_plan.reasons, key=lambda reason: not reason.kept)
+        why = {ref: reason for reason in reversed(ranked) for ref in reason.models}
         states = planner.residency.components([prompt.item.models for prompt in waiting])
-        return tuple(self._component(state, waiting, why.get(state.ref, "")) for state in states)
+        return tuple(self._component(state, waiting, why.get(state.ref)) for state in states)
 
-    def _component(self, state: ComponentState, waiting: Sequence[_Prompt], why: str) -> ComponentStatus:
+    def _component(self, state: ComponentState, waiting: Sequence[_Prompt], why: PinReason | None) -> ComponentStatus:
         return ComponentStatus(
             label=state.ref.label,
             class_type=state.ref.class_type,
@@ -113,7 +116,8 @@ class StatusView:
             needed_in=state.needed_in,
             needed_by=None if state.needed_in is None else waiting[state.needed_in - 1].item.prompt_id,
             pinned=state.pinned,
-            why=why,
+            kept=None if why is None else why.kept,
+            why="" if why is None else why.text,
         )
 
     def _accuracy(self) -> AccuracyStatus:

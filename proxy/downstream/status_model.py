@@ -35,8 +35,9 @@ class ComponentStatus(_Model):
     last_used: float | None = Field(description="seconds since a prompt with it began")
     needed_in: int | None = Field(description="the next waiting prompt that needs it: 1 is the first in the queue")
     needed_by: str | None = Field(description="the id of that prompt")
-    pinned: bool = Field(description="a prompt that is at ComfyUI carries it along")
-    why: str = Field(description="why it was kept by the last plan of pins, or not; empty where it was no candidate")
+    pinned: bool = Field(description="a prompt that is at ComfyUI, or else the last that ran, carries it along")
+    kept: bool | None = Field(description="whether the last plan of pins kept it; null where it was no candidate")
+    why: str = Field(description="why, or why not; empty where it was no candidate")
 
 
 class TierAccuracy(_Model):

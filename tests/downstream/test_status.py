@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,8 @@ async def test_what_is_where_and_why(mode: Mode, tmp_path: Path) -> None:
         assert seen.mode is mode
         b, a = seen.upstream.components
         assert (a.label, a.size, a.size_source, a.needed_in) == ("a.safetensors", MB, "file size", None)
-        assert (b.label, a.why) == ("b.safetensors", a.why)
+        assert (b.label, b.pinned, b.kept, b.why) == ("b.safetensors", False, True, "the prompt itself uses it")
+        assert (a.pinned, a.kept) == (True, True)
         assert a.why.startswith("used ")
         ram = seen.upstream.ram
         assert ram is not None
@@ -60,7 +62,7 @@ async def test_the_queue_and_what_needs_what(mode: Mode, tmp_path: Path) -> None
         assert seen.queue[1].models == ("d.safetensors",)
         (c,) = [item for item in seen.components if item.label == "c.safetensors"]
         assert c.needed_by == waiting[2]
-        assert c.pinned
+        assert (c.pinned, c.needed_in) == (True, 3)
         stage.gate.open(running)
         await stage.ended(*waiting)
 
@@ -130,11 +132,15 @@ def test_bars_show_use_and_reserve() -> None:
     memory = {"total": 4 * 1024**3, "free": 1024**3, "reserve": 512 * MB, "source": "NVML", "age": 3.0}
     upstream = {
         "url": "u", "up": True, "version": "1", "ram": None, "vram": memory, "running": [], "queue": [], "waiting": 2,
-        "components": [],
+        "components": [], "budget": {"pins": 3 * 1024**3, "chains": 16},
         "accuracy": {"share": 0.5, "tiers": {"hot": {"uses": 2, "right": 1}, "cold": {"uses": 0, "right": 0}}},
     }  # fmt: skip
     totals = {"prompts": 1, "loaded": 1, "kept": 0, "saved_seconds": 0.0}
-    text = shown({"mode": "pins", "waiting_in_journal": 0, "upstream": upstream, "totals": totals})
+    health = {"poisoned": "CUDA error", "stalled_since": time.time() - 90}
+    text = shown({"mode": "pins", "waiting_in_journal": 0, "upstream": upstream, "totals": totals, "health": health})
     assert f"[{'#' * 30}{'.' * 5}{'r' * 5}] 1.0 of 4.0 GB free, reserve 0.5 GB (NVML, 3 s ago)" in text
     assert "tiers predicted right: 50% (hot 1 of 2)" in text
     assert "and 2 more" in text
+    assert "pins may take 3.0 GB in 16 chains" in text
+    assert "the queue stands until ComfyUI is restarted: CUDA error" in text
+    assert "nothing has moved for 1 min 30 s, although prompts wait" in text
