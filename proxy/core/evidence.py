@@ -44,7 +44,7 @@ class UpstreamStarted:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamDied:
-    """The ComfyUI process is gone."""
+    """ComfyUI is gone, as far as can be told before it answers again."""
 
 
 @dataclass(frozen=True, slots=True)

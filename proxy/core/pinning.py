@@ -33,6 +33,8 @@ class PinPlanner:
         self._kept: dict[ModelSet, float] = {}
         self._since = 0.0
         """When this ComfyUI was first seen, in monotonic seconds."""
+        self._gone_with_pins = False
+        """ComfyUI was lost while it ran a prompt with pins; it is not known yet whether it has died."""
         self.last_plan = PinPlan()
         """What was chosen last, and why."""
 
@@ -50,10 +52,13 @@ class PinPlanner:
         """Take in one event: learn from trouble, then let the residency see it."""
         allowed = allowed_pins(self._machine, self._flags, self.limits)
         match event:
-            case UpstreamStarted(flags=flags, machine=machine):
+            case UpstreamStarted(flags=flags, machine=machine, fresh=fresh):
+                if fresh and self._gone_with_pins:
+                    self._lesson = self._lesson.died(allowed)
+                self._gone_with_pins = False
                 self._flags, self._machine, self._since = flags, machine, now
-            case UpstreamDied() if self.residency.running_with_pins:
-                self._lesson = self._lesson.died(allowed)
+            case UpstreamDied():
+                self._gone_with_pins = self.residency.running_with_pins
             case PromptEnded(ending=Ending.SUCCESS):
                 self._lesson = self._lesson.prompt_done(allowed)
             case PromptEnded(ending=Ending.OUT_OF_VRAM | Ending.OUT_OF_RAM, prompt_id=prompt_id):

@@ -210,6 +210,7 @@ class Residency:
                 assert_never(event)
 
     def _begin(self, event: UpstreamStarted) -> None:
+        sent = self._flights  # since the one before was lost: it has got them
         self._flags = event.flags
         self._machine = event.machine
         self._ram = RamWatch()
@@ -217,12 +218,17 @@ class Residency:
         self._vram = Vram(event.flags, event.machine.vram)
         self._lose_everything()
         self._ignorant = not event.fresh
+        self._flights = sent
+        for flight in sent.values():
+            if flight.started:
+                for key, ref in flight.own.items():
+                    self._cache.put(key, ref)
 
     def _lose_everything(self) -> None:
         self._cache.clear()
         self.shared.clear()
         self._vram.unload_all()
-        self._flights.clear()
+        self._flights = {}
         self._free_later = None
         self._ignorant = False
 

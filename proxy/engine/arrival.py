@@ -7,11 +7,20 @@ it has been read, and a ComfyUI that is still loading its nodes is asked until i
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from proxy.engine.comfy import Upstream
 from proxy.engine.queue import HeldQueue
 from proxy.engine.records import Records
-from proxy.engine.recovery import left_behind, parked, read_queue, read_recent, recovered, take_out
+from proxy.engine.recovery import (
+    left_behind,
+    parked,
+    read_history_entry,
+    read_queue,
+    read_recent,
+    recovered,
+    take_out,
+)
 from proxy.engine.warming import Warming
 from proxy.engine.watch import Watch
 from proxy.errors import UpstreamError
@@ -20,6 +29,8 @@ from proxy.upstream.feed import OWN_PREFIX, Feed
 
 log = logging.getLogger(__name__)
 
+PATIENCE = 2.0
+"""Seconds for which what waits is not sent to a ComfyUI that does not say what it is."""
 AGAIN = 1.0
 """Seconds until a ComfyUI that has come up, but does not answer all questions yet, is asked again."""
 
@@ -65,11 +76,30 @@ class Arrival:
             self._task.cancel()
 
     async def _take_stock(self, *, restarted: bool) -> None:
+        fresh = False
+        # First, so that what is sent from now on can carry pins; but what waits does not wait for it for long.
+        with suppress(UpstreamError, TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                fresh = restarted and not await self._lives_on()
+                await self._upstream.meet(self._clock(), fresh=fresh)
         await _insist(self._settle)
         if restarted:
             self._feed.upstream_restarted()
-        await _insist(lambda: self._upstream.learn(self._clock(), fresh=restarted))
+        await _insist(lambda: self._upstream.meet(self._clock(), fresh=fresh))
+        await self._upstream.learn(self._clock())
         self._learned()
+
+    async def _lives_on(self) -> bool:
+        """Whether ComfyUI is the process that it was, so that only the connection broke: it has prompts of ours still.
+
+        Raises:
+            UpstreamError: when it went away again.
+        """
+        queue = await read_queue(self._upstream.client)
+        if any(record.prompt_id in queue.ids for record in self._records.unfinished()):
+            return True
+        last = self._records.last_finished
+        return last is not None and await read_history_entry(self._upstream.client, last) is not None
 
     async def _settle(self) -> None:
         """Find out what has become of the prompts that it was sent."""

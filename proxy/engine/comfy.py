@@ -54,6 +54,8 @@ class Upstream:
         self.idle_since: float | None = None
         """Since when its queue has been empty, in monotonic seconds; None while it is not, or nobody knows."""
         self.stats: SystemStats | None = None
+        """What it said of itself when it last came up."""
+        self._met = False
         self.machine = Machine(0, 0)
         """The memory that ComfyUI may use; none until it has told."""
         self.chain_book = ChainBook()
@@ -108,16 +110,21 @@ class Upstream:
         vram = self.machine.vram or None
         return ResidentCosts(self.costs, residency, residency.sizes.bytes_of, vram).load_seconds(models, after)
 
-    async def learn(self, now: float, *, fresh: bool) -> None:
-        """Read what a ComfyUI that has just answered is and has.
+    async def meet(self, now: float, *, fresh: bool) -> None:
+        """Read what a ComfyUI that has just answered is; `fresh` says that it is a new process, and holds nothing.
 
         Raises:
-            UpstreamError: when it went away again.
+            UpstreamError: when it does not tell.
         """
+        if self._met:
+            return
         stats = await self.memory.reader.read()
         self.machine = await self.memory.settle(stats)
-        self.stats = stats
+        self.stats, self._met = stats, True
         self.planner.handle(UpstreamStarted(self.flags, self.machine, fresh), now)
+
+    async def learn(self, now: float) -> None:
+        """Read what else is to be known of a ComfyUI that has been met."""
         try:
             self.planner.handle(SizesRead(await self.memory.reader.read_sizes()), now)
         except UpstreamError as error:
@@ -171,7 +178,8 @@ class Upstream:
         await self.between(now, not release.what.free_memory)
 
     def lost(self, now: float) -> None:
-        """ComfyUI is gone, and with it everything it held."""
+        """ComfyUI does not answer any more. What it held is gone, unless it turns out to have lived on."""
+        self._met = False
         self.planner.handle(UpstreamDied(), now)
         self.load_book.disturb()
         self.start_delays = StartDelays()

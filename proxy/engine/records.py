@@ -208,6 +208,11 @@ class Records:
         """The prompts whose first run failed, and whose second has not ended: the failure is not for clients."""
         return frozenset(prompt_id for prompt_id, record in self._open.items() if record.rerun is not None)
 
+    @property
+    def last_finished(self) -> str | None:
+        """The client's prompt whose end was seen last, if it is still remembered."""
+        return next((each.prompt_id for each in reversed(self._finished.values()) if not each.handling.hidden), None)
+
     def unfinished(self) -> Iterator[Record]:
         """The prompts whose end has not been seen, oldest first."""
         return iter(list(self._open.values()))

@@ -24,6 +24,7 @@ from proxy.core.pinning import PinPlanner
 from proxy.core.residency import Residency
 from proxy.core.sizes import Sizes
 
+FLAGS = UpstreamFlags(version=(0, 33, 0), cache=CacheMode.CLASSIC)
 MACHINE = Machine(ram=64 * GB, host_ram=64 * GB, vram=24 * GB)
 
 
@@ -87,6 +88,7 @@ def test_a_death_halves_the_budget_and_calm_brings_it_back() -> None:
     run(made, "a")
     begin(made, "b", pins="a")
     made.handle(UpstreamDied(), 4.0)
+    made.handle(UpstreamStarted(FLAGS, MACHINE, fresh=True), 5.0)
     assert made.budget.pins == 16 * GB
     for _ in range(4 * CALM_PROMPTS):
         run(made, "a")
@@ -99,7 +101,31 @@ def test_a_death_teaches_only_when_pins_were_carried_by_what_ran(pins: str) -> N
     run(made, "a")
     begin(made, "b", pins=pins)
     made.handle(UpstreamDied(), 4.0)
+    made.handle(UpstreamStarted(FLAGS, MACHINE, fresh=True), 5.0)
     assert made.budget.pins == (16 * GB if pins else 32 * GB)
+    made.handle(UpstreamDied(), 6.0)
+    made.handle(UpstreamStarted(FLAGS, MACHINE, fresh=True), 7.0)
+    assert made.budget.pins == (16 * GB if pins else 32 * GB)
+
+
+def test_a_connection_that_broke_teaches_nothing_and_leaves_pins_worth_trying() -> None:
+    made = planner()
+    run(made, "a")
+    begin(made, "b", pins="a")
+    made.handle(UpstreamDied(), 4.0)
+    assert planned(made, "a") == []
+    made.handle(UpstreamStarted(FLAGS, MACHINE, fresh=False), 5.0)
+    assert made.budget.pins == 32 * GB
+    assert planned(made, "a") == ["a"]
+
+
+def test_what_is_sent_before_comfyui_has_said_what_it_is_is_not_forgotten() -> None:
+    made = planner()
+    made.handle(UpstreamDied(), 4.0)
+    begin(made, "a")
+    made.handle(UpstreamStarted(FLAGS, MACHINE, fresh=True), 5.0)
+    made.handle(PromptEnded("prompt-a", Ending.SUCCESS, {"a": 4.0}), 6.0)
+    assert planned(made, "ab") == ["a"]
 
 
 @pytest.mark.parametrize("ending", [Ending.OUT_OF_VRAM, Ending.OUT_OF_RAM])
