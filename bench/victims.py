@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -17,6 +16,7 @@ from typing import Any
 import aiohttp
 
 from bench.errors import BenchError
+from bench.fronts import free_port
 
 TIME_SCALE = 20
 """Simulated seconds per second: a prompt takes some hundredths of a second."""
@@ -155,7 +155,7 @@ async def running(folder: Path, *, forget: bool) -> AsyncIterator[Victims]:
     """Both processes, up."""
     connector = aiohttp.TCPConnector(limit=0, force_close=True)
     async with aiohttp.ClientSession(connector=connector) as session:
-        victims = Victims(folder, forget, session, _free_port(), _free_port())
+        victims = Victims(folder, forget, session, free_port(), free_port())
         text = _CONFIGURATION.format(proxy=victims.proxy_port, comfyui=victims.comfyui_port, folder=folder.as_posix())
         (folder / "proxy.toml").write_text(text, encoding="utf-8")
         try:
@@ -171,10 +171,3 @@ def _environment(folder: Path) -> dict[str, str]:
     """All that they write goes into the folder; their compiled modules too, or each of many starts compiles anew."""
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     return {**inherited, "TMPDIR": str(folder), "PYTHONPYCACHEPREFIX": str(folder / "compiled")}
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -77,6 +77,14 @@ def journal(
 
 
 @app.command()
+def overhead(json_output: JsonOption = False) -> None:
+    """Time requests, prompts, events and files, direct, behind nginx and behind comfykeep."""
+    from bench import overhead as bench  # noqa: PLC0415 - see above
+
+    bench.run(json_output)
+
+
+@app.command()
 def warmup(json_output: JsonOption = False) -> None:
     """Measure what warming saves the first client, and what it costs those who work meanwhile."""
     from bench import warmup as bench  # noqa: PLC0415 - see above
