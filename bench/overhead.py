@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -202,7 +203,8 @@ def run(json_output: bool, scale: Scale | None = None) -> None:
         report = [row | {"ratios": of_row} for row, of_row in zip(rows, ratios, strict=True)]
         print(json.dumps({"fronts": report}, indent=2))  # noqa: T201 - what the command is for
         return
-    table = Table(title="A simulated ComfyUI, direct and behind something", caption="in brackets: times the direct one")
+    title, caption = "A simulated ComfyUI, direct and behind something", "in brackets: times the direct one"
+    table = Table(title=title, caption=caption, box=SIMPLE, pad_edge=False)
     table.add_column("")
     for row in rows:
         table.add_column(row["front"], justify="right")
