@@ -10,6 +10,7 @@ Sources: man 5 proc; kernel Documentation/admin-guide/cgroup-v2.rst and cgroup-v
 import ipaddress
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -118,7 +119,7 @@ class _Controller:
     """Where one version of control groups keeps what about memory."""
 
     top: Path
-    limit: str
+    limits: tuple[str, ...]
     usage: str
     prefix: str
 
@@ -130,21 +131,30 @@ def _group_rooms(pid: int | None, root: Path) -> Iterator[tuple[int, int]]:
         for depth in range(len(parts) + 1):
             directory = controller.top.joinpath(*parts[:depth])
             try:
-                limit = int((directory / controller.limit).read_text())
                 usage = int((directory / controller.usage).read_text())
                 stat = (directory / "memory.stat").read_text()
             except (OSError, ValueError):
-                continue  # the root group has no limit, and "max" is no number
+                continue  # the root group, or one that we may not look at
+            limit = min(_limits(directory, controller), default=None)
+            if limit is None:
+                continue
             # File pages are given back under pressure, as the kernel's own MemAvailable counts them.
             pages = re.findall(rf"^{controller.prefix}(?:in)?active_file (\d+)$", stat, re.MULTILINE)
             yield limit, limit - max(0, usage - sum(map(int, pages)))
 
 
+def _limits(directory: Path, controller: _Controller) -> Iterator[int]:
+    for name in controller.limits:
+        with suppress(OSError, ValueError):  # "max" is no number
+            yield int((directory / name).read_text())
+
+
 def _groups(pid: int | None, root: Path) -> Iterator[tuple[_Controller, str]]:
     """The control group of a process by each version that the system has."""
     base = root / "sys/fs/cgroup"
-    v1 = _Controller(base / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_")
-    v2 = _Controller(base, "memory.max", "memory.current", "")
+    v1 = _Controller(base / "memory", ("memory.limit_in_bytes",), "memory.usage_in_bytes", "total_")
+    # Beyond "high" nobody is killed, but slowed down until hardly anything moves.
+    v2 = _Controller(base, ("memory.max", "memory.high"), "memory.current", "")
     try:
         lines = ["0::/", "0:memory:/"] if pid is None else (root / f"proc/{pid}/cgroup").read_text().splitlines()
     except OSError:

@@ -125,16 +125,37 @@ async def test_memory_is_given_back_after_the_time_that_was_set(tmp_path: Path) 
         await until(lambda: not stage.proxy.engine.upstream.planner.residency.lives, "the model to be gone")
 
 
+async def leave_free(stage: Stage, size: int) -> None:
+    """Other programs take RAM, and that is read while nothing runs."""
+    upstream, memory = stage.proxy.engine.upstream, stage.comfy.process.machine.memory
+    await until(lambda: upstream.idle_since is not None, "the queue to be empty")
+    memory._base = memory.ram_total - size
+    upstream.memory.set_busy(True)
+    upstream.memory.set_busy(False)
+    await until(lambda: upstream.memory.ram is not None and upstream.memory.ram.value.free <= size, "the reading")
+
+
 async def test_pins_go_when_ram_runs_short_between_two_prompts(tmp_path: Path) -> None:
     async with staged(Mode.PINS, tmp_path) as stage:
         for name in "ab":
             await run(stage, name)
-        upstream = stage.proxy.engine.upstream
-        await until(lambda: upstream.idle_since is not None, "the queue to be empty")
-        stage.comfy.process.machine.memory._base = stage.comfy.process.machine.memory.ram_total - 2 * GB
-        upstream.memory.set_busy(True)
-        upstream.memory.set_busy(False)
+        await leave_free(stage, 2 * GB)
         await until(lambda: freed(stage) == [FREED], "the release")
+
+
+@pytest.mark.parametrize("mode", [Mode.PINS, Mode.FULL])
+async def test_with_less_than_the_reserve_they_go_with_the_next_prompt(mode: Mode, tmp_path: Path) -> None:
+    async with staged(mode, tmp_path) as stage:
+        planner = stage.proxy.engine.upstream.planner
+        for name in "ab":
+            await run(stage, name)
+        await leave_free(stage, planner.ram_reserve * 2 // 3)
+        await run(stage, "c")
+        held = stage.proxy.engine.upstream.planner.residency
+        assert [ref.files for ref in held.there_then] == [("c.safetensors",)]
+        assert freed(stage) == []
+        await run(stage, "a")
+        assert stage.loads == [f"{name}.safetensors" for name in "abca"], "ComfyUI has let go of it"
 
 
 async def test_observe_frees_nothing(tmp_path: Path) -> None:

@@ -55,6 +55,75 @@ def test_version_1_of_control_groups(machine: Path) -> None:
     assert read_ram(7, None, machine) == RamReading(8 * GB, 4 * GB, 40 * GB)
 
 
+def group_v1(root: Path, path: str, limit: int, used: int, files: int = 0) -> None:
+    write(root, f"sys/fs/cgroup/memory/{path}/memory.limit_in_bytes", f"{limit}\n")
+    write(root, f"sys/fs/cgroup/memory/{path}/memory.usage_in_bytes", f"{used}\n")
+    write(root, f"sys/fs/cgroup/memory/{path}/memory.stat", f"total_inactive_file {files}\ntotal_active_file 0\n")
+
+
+UNLIMITED_V1 = 9223372036854771712
+
+
+def test_version_1_without_a_limit_is_the_host(machine: Path) -> None:
+    write(machine, "proc/7/cgroup", "4:memory:/user.slice\n")
+    group_v1(machine, "user.slice", UNLIMITED_V1, used=9 * GB)
+    assert read_ram(7, None, machine) == HOST
+
+
+def test_in_a_container_the_group_of_version_1_stands_at_the_top(machine: Path) -> None:
+    write(machine, "proc/7/cgroup", "4:memory:/docker/abc\n")
+    group_v1(machine, ".", 12 * GB, used=10 * GB, files=GB)
+    assert read_ram(7, None, machine) == RamReading(12 * GB, 3 * GB, 40 * GB)
+
+
+def test_where_both_versions_are_there_the_tighter_counts(machine: Path) -> None:
+    write(machine, "proc/7/cgroup", "4:memory:/a\n0::/b\n")
+    group_v1(machine, "a", 12 * GB, used=2 * GB)
+    group_v2(machine, "b", str(20 * GB), used=19 * GB, files=0)
+    assert read_ram(7, None, machine) == RamReading(12 * GB, GB, 40 * GB)
+
+
+@pytest.mark.parametrize(
+    ("limits", "total", "free"),
+    [
+        (("max", "max", "max"), 64 * GB, 40 * GB),
+        (("max", str(32 * GB), "max"), 32 * GB, 24 * GB),
+        ((str(32 * GB), "max", str(16 * GB)), 16 * GB, 8 * GB),
+        ((str(16 * GB), str(32 * GB), str(48 * GB)), 16 * GB, 8 * GB),
+        ((str(100 * GB), "max", "max"), 64 * GB, 40 * GB),
+    ],
+)
+def test_of_nested_groups_the_smallest_limit_counts_whatever_its_depth(
+    machine: Path, limits: tuple[str, str, str], total: int, free: int
+) -> None:
+    write(machine, "proc/7/cgroup", "0::/one/two/three\n")
+    for path, limit in zip(("one", "one/two", "one/two/three"), limits, strict=True):
+        group_v2(machine, path, limit, used=8 * GB, files=0)
+    assert read_ram(7, None, machine) == RamReading(total, free, 40 * GB)
+
+
+def test_a_limit_that_only_slows_down_counts_as_one(machine: Path) -> None:
+    write(machine, "proc/7/cgroup", "0::/comfy.service\n")
+    group_v2(machine, "comfy.service", str(32 * GB), used=8 * GB, files=0)
+    write(machine, "sys/fs/cgroup/comfy.service/memory.high", f"{24 * GB}\n")
+    assert read_ram(7, None, machine) == RamReading(24 * GB, 16 * GB, 40 * GB)
+    write(machine, "sys/fs/cgroup/comfy.service/memory.max", "max\n")
+    assert read_ram(7, None, machine) == RamReading(24 * GB, 16 * GB, 40 * GB)
+
+
+def test_groups_that_may_not_be_looked_at_leave_the_others(machine: Path) -> None:
+    write(machine, "proc/7/cgroup", "0::/../../hidden/comfy.service\n")
+    group_v2(machine, ".", str(48 * GB), used=GB, files=0)
+    assert read_ram(7, None, machine) == RamReading(48 * GB, 40 * GB, 40 * GB)
+
+
+@pytest.mark.parametrize(("configured", "total"), [(8, 8), (16, 16), (24, 16), (100, 16), (None, 16)])
+def test_the_smallest_of_host_group_and_configuration_counts(machine: Path, configured: int | None, total: int) -> None:
+    group_v2(machine, ".", str(16 * GB), used=GB, files=0)
+    reading = read_ram(None, None if configured is None else configured * GB, machine)
+    assert (reading.total, reading.host_free) == (total * GB, 40 * GB)
+
+
 def test_the_configured_limit_counts_what_everybody_takes(machine: Path) -> None:
     assert read_ram(None, 32 * GB, machine) == RamReading(32 * GB, 8 * GB, 40 * GB)
     assert read_ram(None, 16 * GB, machine) == RamReading(16 * GB, 0, 40 * GB)
