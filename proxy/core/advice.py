@@ -118,19 +118,19 @@ def _about_thresholds(
     hidden = machine.host_ram - machine.ram
     active, fitting = (-(-(hidden + size) // GB) for size in (first_threshold(machine.ram), kept_free))
     remedy = f"Start ComfyUI with --cache-ram {active} {fitting}"
-    if machine.ram < machine.host_ram * _CONTAINER_SHARE:
-        if inactive < hidden + kept_free:
-            yield Advice(
-                f"ComfyUI believes in {_gb(machine.host_ram)} of RAM but may use {_gb(machine.ram)}. It drops models "
-                f"only when less than {_gb(inactive)} of the host's RAM are available, and is killed before that.",
-                f"{remedy}: the {_gb(hidden)} that it may not use, and {_gb(kept_free)} for the next model.",
-            )
+    contained = machine.ram < machine.host_ram * _CONTAINER_SHARE
+    if contained and inactive < hidden + kept_free:
+        yield Advice(
+            f"ComfyUI believes in {_gb(machine.host_ram)} of RAM but may use {_gb(machine.ram)}. It drops models "
+            f"only when less than {_gb(inactive)} of the host's RAM are available, and is killed before that.",
+            f"{remedy}: the {_gb(hidden)} that it may not use, and {_gb(kept_free)} for the next model.",
+        )
     elif inactive >= machine.host_ram and kept_free < machine.ram // 2:
         yield Advice(
             f"ComfyUI drops what a prompt does not contain whenever less than {_gb(inactive)} of RAM are available, "
             f"which is always. Pins keep the models of the prompts that come through here; those of others go.",
-            f"{remedy} if prompts reach it by other ways too: then it keeps models until {_gb(kept_free)} are left, "
-            f"enough for the next one.",
+            f"{remedy} if prompts reach it by other ways too: then it keeps models until {_gb(kept_free)} "
+            f"{'of what it may use ' if contained else ''}are left, enough for the next one.",
             Severity.HINT,
         )
 

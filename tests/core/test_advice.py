@@ -71,6 +71,13 @@ def test_a_container_that_comfyui_cannot_see() -> None:
     assert about(fitting, container) == []
 
 
+def test_a_container_in_which_comfyui_drops_everything_anyway_gets_thresholds_that_fit() -> None:
+    (advice,) = advise(DEFAULT, Machine(ram=64 * GB, host_ram=100 * GB), Limits(), (), FILES)
+    assert advice.severity is Severity.HINT
+    assert "--cache-ram 43 56 " in advice.remedy
+    assert "until 20.0 GB of what it may use are left" in advice.remedy
+
+
 def test_always_groups_that_cannot_fit_come_with_the_arithmetic() -> None:
     groups = [Group("stills", ("flux*",), Keep.ALWAYS), Group("video", ("wan*",), Keep.ALWAYS)]
     assert about(CLASSIC, Machine(96 * GB, 96 * GB, 24 * GB), *groups) == []
