@@ -64,6 +64,8 @@ class Arrival:
         self._clock = clock
         self._learned = learned
         self._task: asyncio.Task[None] | None = None
+        self._had: frozenset[str] = frozenset()
+        """What the ComfyUI that was lost last ran then, and the prompt that had ended there last."""
 
     def begin(self, *, restarted: bool) -> None:
         """Take stock from now on; `restarted` says that another ComfyUI was there before."""
@@ -71,9 +73,16 @@ class Arrival:
         self._task = self._tasks.spawn(self._take_stock(restarted=restarted), "read what ComfyUI is")
 
     def end(self) -> None:
-        """It has gone again; what was found does not hold any more."""
+        """It is not asked any more; what was found may not hold any more."""
         if self._task is not None:
             self._task.cancel()
+
+    def lost(self) -> None:
+        """It has gone."""
+        self.end()
+        last = self._records.last_finished
+        ran = {record.prompt_id for record in self._records.unfinished() if record.timeline.started_at is not None}
+        self._had = frozenset(ran if last is None else {*ran, last})
 
     async def _take_stock(self, *, restarted: bool) -> None:
         fresh = False
@@ -90,16 +99,16 @@ class Arrival:
         self._learned()
 
     async def _lives_on(self) -> bool:
-        """Whether ComfyUI is the process that it was, so that only the connection broke: it has prompts of ours still.
+        """Whether ComfyUI is the process that it was, so that only the connection broke: it knows what it did before.
 
         Raises:
             UpstreamError: when it went away again.
         """
         queue = await read_queue(self._upstream.client)
-        if any(record.prompt_id in queue.ids for record in self._records.unfinished()):
-            return True
-        last = self._records.last_finished
-        return last is not None and await read_history_entry(self._upstream.client, last) is not None
+        for prompt_id in self._had:
+            if prompt_id in queue.ids or await read_history_entry(self._upstream.client, prompt_id) is not None:
+                return True
+        return False
 
     async def _settle(self) -> None:
         """Find out what has become of the prompts that it was sent."""

@@ -395,7 +395,7 @@ class Engine:
         else:
             if not self.departure.begun:
                 log.warning("ComfyUI at %s has gone; clients wait until it answers", self.upstream.client.base_url)
-            self._arrival.end()
+            self._arrival.lost()
             self._observer.running = None
             self._left_behind.clear()
             self.visible.lost()

@@ -37,6 +37,7 @@ class History:
         self._tasks = tasks
         self._missed = missed
         self._ending: dict[str, Held] = {}
+        self._witness: str | None = None
 
     # -- ends ----------------------------------------------------------------------------------------------------
 
@@ -60,15 +61,23 @@ class History:
         while self._ending:
             self._keep(self._ending.popitem()[1])
 
+    def resume(self, last_ended: str | None) -> None:
+        """The prompt that ended last by what an earlier process of the proxy has written down."""
+        self.last_ended = self._witness = last_ended
+
+    def lost(self) -> None:
+        """ComfyUI has gone. What ends from now on may have come to the next process, and proves nothing."""
+        self._witness = self.last_ended
+
     async def is_new_process(self) -> bool:
-        """Whether ComfyUI has forgotten what it knew: its history has lost the prompt that ended last.
+        """Whether ComfyUI has forgotten what it knew: its history has lost the prompt that ended last before it went.
 
         Where none has ended, that it has nothing of what it was sent is all the evidence there can be.
 
         Raises:
             UpstreamError: when it does not answer.
         """
-        return self.last_ended is None or await read_history_entry(self._client, self.last_ended) is None
+        return self._witness is None or await read_history_entry(self._client, self._witness) is None
 
     def _keep(self, held: Held) -> None:
         self._tasks.spawn(self._copy(held), "keep a history entry")

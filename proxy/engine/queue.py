@@ -175,7 +175,7 @@ class HeldQueue:
         # From here on without a pause, so that it is done once and whole.
         self.holding.prompts.resume_from(recovered.next_sequence)
         ended = (item.prompt_id for item in reversed(recovered.finished) if item.outcome == Code.DONE)
-        self.history.last_ended = next(ended, None)
+        self.history.resume(next(ended, None))
         self.operations.restore(recovered.facts)
         for record, held in read:
             if held is None:
@@ -301,6 +301,7 @@ class HeldQueue:
     def lost(self) -> None:
         """ComfyUI does not answer any more."""
         self._performer.lost()
+        self.history.lost()
         self.holding.tell(ev.UpstreamLost())
 
     async def settled(self) -> None:

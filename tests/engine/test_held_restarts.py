@@ -120,14 +120,18 @@ async def test_a_prompt_that_kills_comfyui_is_given_up(tmp_path: Path) -> None:
         assert (job["status"], job["execution_error"]["prompt_id"]) == ("failed", killer)
 
 
-async def test_a_dispatch_that_comes_to_a_new_process_proves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ended_first", [False, True])
+async def test_a_dispatch_that_comes_to_a_new_process_proves_nothing(tmp_path: Path, *, ended_first: bool) -> None:
+    """Nor does its end, if that is heard of before ComfyUI has been looked into."""
     first, late = fresh_id(), fresh_id()
-    withheld, restarted = asyncio.Event(), asyncio.Event()
+    withheld, restarted, may_look = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def withhold(request: Asked) -> Fate:
         if request.is_("POST", "/prompt") and late.encode() in request.body and not restarted.is_set():
             withheld.set()
             await restarted.wait()
+        elif request.is_("GET", "/queue") and withheld.is_set():
+            await may_look.wait()
         return Fate.PASSED
 
     async with staged(Mode.FULL, tmp_path, queue=QueueSection(depth=3), script=withhold) as stage:
@@ -142,7 +146,12 @@ async def test_a_dispatch_that_comes_to_a_new_process_proves_nothing(tmp_path: P
         await stage.comfy.crash()
         await until(lambda: not stage.proxy.engine.feed.up, "the crash to be seen")
         await stage.comfy.restart()
+        await until(lambda: stage.proxy.engine.feed.up, "its return to be seen")
         restarted.set()
+        if ended_first:
+            history = stage.proxy.engine.held.history
+            await until(lambda: history.last_ended == late, "its end to be heard of")
+        may_look.set()
         await submitting
         entries = await stage.ended(first, late)
         assert [entry["status"]["status_str"] for entry in entries] == ["success", "success"]
