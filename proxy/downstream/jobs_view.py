@@ -1,9 +1,11 @@
 """`/api/jobs`: one list of what waits here, what is at ComfyUI, and what has ended, wherever that is remembered.
 
-While nothing is held ComfyUI answers, restored. A ComfyUI without these routes (0.3.64) has none here either.
+While nothing is held ComfyUI answers, restored. A ComfyUI without these routes (0.3.64) has none here either; while it
+is away, what is known here is listed.
 """
 
 import json
+import logging
 import uuid
 from collections.abc import Container, Iterator
 from typing import Any
@@ -17,8 +19,11 @@ from proxy.downstream.jobs import Selection, finished_job, queued_job
 from proxy.downstream.restored import Restored
 from proxy.engine import Engine
 from proxy.engine.holding import Holding
+from proxy.errors import UpstreamError
 from proxy.upstream.client import Answer
 from proxy.wire.headers import request_headers
+
+log = logging.getLogger(__name__)
 
 _NOT_THERE = frozenset({404, 405})
 _COMFYUI_KNOWS = RUNS | {State.STAGED, State.CANCELLING, State.WITHDRAWING}
@@ -37,18 +42,27 @@ class JobsView:
         held, selection = self._engine.held, Selection.of(request.query)
         if held is None or selection is None:
             return await self._restored.jobs(request)
-        answer = await self._engine.upstream.client.get(selection.question)
-        if not answer.ok:
-            return await respond(request, answer)
-        sent = {item.prompt_id for item in held.holding.at_comfyui()}
-        hidden = frozenset[str]() if shows_warmups(request) else self._engine.warming.traces.hidden
-        jobs = clients_jobs(answer.json(), hidden, self._engine.records.rerunning)["jobs"]
-        listed = (job for job in jobs if job["id"] in sent or held.holding.get(job["id"]) is None)
-        theirs = {job["id"]: job for job in await self._restored.restore_jobs(list(listed))}
+        theirs = {}
+        try:
+            answer = await self._engine.upstream.client.get(selection.question)
+        except UpstreamError as error:
+            log.debug("only the jobs that are known here are listed: %s", error)
+        else:
+            if not answer.ok:
+                return await respond(request, answer)
+            theirs = await self._theirs(held.holding, answer, warmups=shows_warmups(request))
         ours = list(_queued(held.holding, theirs))
         entries = await held.history.besides(theirs) if selection.finished else {}
         ended = [finished_job(key, entry, whole=False) for key, entry in entries.items()]
         return web.json_response(selection.page([*theirs.values(), *ours, *ended]))
+
+    async def _theirs(self, holding: Holding, answer: Answer, *, warmups: bool) -> dict[str, Any]:
+        """ComfyUI's jobs by id, restored, without what it is only to validate or what waits here again."""
+        sent = {item.prompt_id for item in holding.at_comfyui()}
+        hidden = frozenset[str]() if warmups else self._engine.warming.traces.hidden
+        jobs = clients_jobs(answer.json(), hidden, self._engine.records.rerunning)["jobs"]
+        listed = (job for job in jobs if job["id"] in sent or holding.get(job["id"]) is None)
+        return {job["id"]: job for job in await self._restored.restore_jobs(list(listed))}
 
     async def one(self, request: web.Request) -> web.StreamResponse:
         """`GET /api/jobs/{job_id}`."""

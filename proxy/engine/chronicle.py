@@ -34,7 +34,7 @@ class Chronicle:
             return
         if kind == "execution_start":
             self._messages, self._outputs, self._meta = [], {}, {}
-            self.kept_back = False
+            self._remembered, self.kept_back = None, False
         if kind in _MESSAGES:
             self._messages.append((kind, restored))
         elif kind == "executed":
@@ -72,13 +72,14 @@ class Chronicle:
 
     @property
     def error(self) -> Mapping[str, Any] | None:
-        """The data of its `execution_error`; None where no such event has come."""
-        kind, data = self._messages[-1] if self._messages else ("", None)
+        """The data of its `execution_error`; None where it has not failed, as far as is known."""
+        kind, data = self._end() or ("", None)
         return data if kind == "execution_error" and isinstance(data, Mapping) else None
 
     def last_words(self) -> tuple[str, Any] | None:
         """The event that would have told the end, where its client cannot have heard it; else None."""
-        if self._remembered is None:
-            return self._messages[-1] if self.kept_back else None
-        messages = self._remembered["status"]["messages"]
+        return self._end() if self.kept_back or self._remembered is not None else None
+
+    def _end(self) -> tuple[str, Any] | None:
+        messages = self._messages if self._remembered is None else self._remembered["status"]["messages"]
         return next(((kind, data) for kind, data in reversed(messages) if kind in _ENDS), None)
