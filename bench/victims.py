@@ -18,8 +18,8 @@ import aiohttp
 from bench.errors import BenchError
 from bench.fronts import free_port
 
-TIME_SCALE = 20
-"""Simulated seconds per second: a prompt takes some hundredths of a second."""
+TIME_SCALE = 50
+"""Simulated seconds per second: a prompt takes a tenth of a second or two."""
 CAN_HANG = hasattr(signal, "SIGSTOP")
 """Windows has no such signal."""
 PATIENCE = 180.0
@@ -83,7 +83,7 @@ class Victims:
                 *self._words(side),
                 stdout=log,
                 stderr=log,
-                env=_environment(self.folder),
+                env={**os.environ, "TMPDIR": str(self.folder)},
             )
 
     async def kill(self, side: Side) -> None:
@@ -165,9 +165,3 @@ async def running(folder: Path, *, forget: bool) -> AsyncIterator[Victims]:
             yield victims
         finally:
             await victims.end()
-
-
-def _environment(folder: Path) -> dict[str, str]:
-    """All that they write goes into the folder; their compiled modules too, or each of many starts compiles anew."""
-    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    return {**inherited, "TMPDIR": str(folder), "PYTHONPYCACHEPREFIX": str(folder / "compiled")}

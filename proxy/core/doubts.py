@@ -2,7 +2,7 @@
 
 One failure says nothing; the third in a row, on different graphs, says that the first two were none of the prompts'
 doing either. To run those again too, nobody must have heard of their end. So it is kept back, but not for long: what
-comes next at ComfyUI tells soon enough, and where nothing comes there is nothing to wait for.
+comes next at ComfyUI tells soon enough, and where nothing waits there is nothing to wait for.
 
 No clock; times in seconds.
 """

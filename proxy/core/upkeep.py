@@ -58,7 +58,7 @@ class Failed:
     Its prompt's client is to hear of it with `Tell`, which may come later, or `Repeat` comes.
 
     `paid`: it uses paid remote nodes, so it is not to be repeated, and may have failed far away. `again`: it was run in
-    an earlier ComfyUI too.
+    an earlier ComfyUI too. `alone`: nothing runs or waits behind it.
     """
 
     prompt_id: str
@@ -67,6 +67,7 @@ class Failed:
     message: str
     paid: bool = False
     again: bool = False
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +201,8 @@ class Upkeep:
         if self.poisoned is not None or self._doubts.in_a_row >= IN_A_ROW:
             why = f"{IN_A_ROW} different workflows failed in a row, the last one with {line}"
             return self._poison(why, before, now)
-        return (*map(Tell, before), *self._ran())
+        told = (*before, *self._doubts.take()) if event.alone else before
+        return (*map(Tell, told), *self._ran())
 
     def _poison(self, why: str, before: Sequence[str], now: float) -> Sequence[Command]:
         repeats = tuple(map(Repeat, (*before, *self._doubts.take())))

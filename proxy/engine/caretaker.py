@@ -5,8 +5,8 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
-from typing import Any, assert_never
+from collections.abc import Callable
+from typing import assert_never
 
 from proxy.core import events as ev
 from proxy.core import upkeep as up
@@ -53,15 +53,13 @@ class Caretaker:
         """The configuration has changed."""
         self.upkeep.settings, self._command = settings, command
 
-    def failed(self, prompt_id: str, graph: str, error: Mapping[str, Any], *, paid: bool, again: bool) -> ev.Outcome:
-        """A run has failed, with the data of its `execution_error`; what that means for its prompt."""
-        kind, message = str(error.get("exception_type", "")), str(error.get("exception_message", ""))
-        failed = up.Failed(prompt_id, graph, kind, message, paid=paid, again=again)
+    def failed(self, failure: up.Failed) -> ev.Outcome:
+        """A run has failed; what that means for its prompt."""
         outcome = ev.Outcome.DOUBTED
-        for command in self.upkeep.handle(failed, self._clock()):
-            if command == up.Tell(prompt_id):
+        for command in self.upkeep.handle(failure, self._clock()):
+            if command == up.Tell(failure.prompt_id):
                 outcome = ev.Outcome.ERROR
-            elif command == up.Repeat(prompt_id):
+            elif command == up.Repeat(failure.prompt_id):
                 outcome = ev.Outcome.SPOILED
             else:
                 self._perform(command)

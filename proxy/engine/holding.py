@@ -154,6 +154,11 @@ class Holding:
         at_comfyui = self.scheduler.context.ledger.at_comfyui()
         return [held for job in at_comfyui if (held := self.prompts.get(job.prompt_id)) is not None]
 
+    def alone(self, prompt_id: str) -> bool:
+        """Whether no other prompt runs or waits, but for those whose end is not told yet."""
+        others = (job for job in self.scheduler.context.ledger.unfinished() if job.prompt_id != prompt_id)
+        return all(job.state is State.DOUBTFUL for job in others)
+
     @property
     def busy(self) -> bool:
         """Whether any prompt, accepted or not yet, has not ended."""

@@ -16,8 +16,8 @@ from proxy.core.commands import Code
 from proxy.core.jobs import State
 from proxy.core.scheduler import Scheduler
 from proxy.core.settings import Settings
+from proxy.core.upkeep import Failed, Upkeep
 from proxy.core.upkeep import Settings as UpkeepSettings
-from proxy.core.upkeep import Upkeep
 from proxy.engine.caretaker import Caretaker
 from proxy.engine.client_sockets import ClientSockets
 from proxy.engine.comfy import Upstream
@@ -292,9 +292,16 @@ class HeldQueue:
         error, job = held.chronicle.error, self.holding.job(held.prompt_id)
         if outcome is not ev.Outcome.ERROR or error is None:
             return outcome
-        event = held.event
-        again = job is not None and job.attempts > 0
-        outcome = self.caretaker.failed(event.prompt_id, event.workload, error, paid=event.paid, again=again)
+        failure = Failed(
+            held.prompt_id,
+            held.event.workload,
+            str(error.get("exception_type", "")),
+            str(error.get("exception_message", "")),
+            paid=held.event.paid,
+            again=job is not None and job.attempts > 0,
+            alone=self.holding.alone(held.prompt_id),
+        )
+        outcome = self.caretaker.failed(failure)
         record.muted = held.chronicle.kept_back = outcome is not ev.Outcome.ERROR
         return outcome
 

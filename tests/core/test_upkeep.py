@@ -105,6 +105,12 @@ def test_paid_nodes_fail_far_away() -> None:
     assert play(Upkeep(Settings()), *paid) == [Tell("pa"), Tell("pb"), Tell("pc")]
 
 
+def test_where_nothing_follows_nothing_is_kept_back() -> None:
+    assert play(Upkeep(Settings()), replace(A, alone=True)) == [Tell("pa")]
+    assert play(Upkeep(Settings()), A, replace(B, alone=True)) == [Tell("pa"), Tell("pb")]
+    assert play(Upkeep(Settings()), A, B, replace(C, alone=True))[1:4] == [Repeat("pa"), Repeat("pb"), Repeat("pc")]
+
+
 def test_nobody_waits_long_for_an_end() -> None:
     upkeep = Upkeep(Settings())
     assert list(upkeep.handle(A, 1.0)) == []
