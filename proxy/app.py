@@ -124,9 +124,14 @@ def _upstream(config: Config, client: UpstreamClient) -> Upstream:
         SchemaKeeper(client, include=loaders.include, exclude=loaders.exclude),
         memory_watch(config, client),
         PinPlanner(Residency(Sizes(configured_sizes(config)), LoadCosts()), limits(config), config.groups),
-        Releases(config.residency.release_idle or None, _bytes(config.residency.vram_reserve)),
+        releases(config),
         config.normalizer.strategy,
     )
+
+
+def releases(config: Config) -> Releases:
+    """When ComfyUI is told to free memory."""
+    return Releases(config.residency.release_idle or None, _bytes(config.residency.vram_reserve))
 
 
 def memory_watch(config: Config, client: UpstreamClient) -> MemoryWatch:

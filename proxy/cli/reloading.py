@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from proxy.app import Running, limits, queue_settings, terms
+from proxy.app import Running, limits, queue_settings, releases, terms
 from proxy.config import Config
 from proxy.core import events as ev
 from proxy.engine.queue import HeldQueue
@@ -22,6 +22,7 @@ _UPKEEP = (
 )
 RELOADABLE = (
     *("proxy.mode", "proxy.log_level", "queue", "pins", "group", "normalizer", "service"),
+    *("residency.ram_reserve", "residency.vram_reserve", "residency.release_idle"),
     *(*_UPKEEP, "upstream.stall_timeout"),
 )
 """Keys and sections that a reload changes. Everything else is bound to sockets and files that are open already."""
@@ -47,7 +48,9 @@ async def reload(proxy: Running, new: Config) -> None:
 
 async def _tell_engine(proxy: Running, touched: set[str]) -> None:
     engine, config = proxy.engine, proxy.config
-    if touched & {"pins", "group"}:
+    if "residency" in touched:
+        engine.upstream.releases = releases(config)
+    if touched & {"pins", "group", "residency"}:
         engine.upstream.planner.limits, engine.upstream.planner.groups = limits(config), config.groups
         engine.learned()  # what was said of ComfyUI and the configuration may not hold any more
     if "normalizer.strategy" in touched:

@@ -9,7 +9,9 @@ import pytest
 
 from proxy.cli.reloading import RELOADABLE, reload
 from proxy.config import Config, keys
+from proxy.core.evidence import MemoryRead
 from proxy.core.mode import Mode
+from proxy.core.release import Idleness
 from simulator.config import CacheMode
 from tests.engine.stage import Stage, encode, staged, until
 
@@ -115,6 +117,18 @@ async def test_upkeep_and_what_is_kept_follow(tmp_path: Path, caplog: pytest.Log
         stage.gate.open(running)
         await until(asked_for.exists, "the restart")
         assert stage.proxy.config.upstream.recycle_after == 1
+
+
+async def test_reserves_and_releases_follow(tmp_path: Path) -> None:
+    idle = Idleness(since=0.0, pinned=True, hot=False)
+    async with staged(Mode.PINS, tmp_path) as stage:
+        upstream = stage.proxy.engine.upstream
+        assert upstream.releases.decide(MemoryRead(), idle, 0, 1000.0) is None
+        new = {"residency": {"ram_reserve": 3.0, "vram_reserve": 2.0, "release_idle": 900.0, "ram_limit": 8.0}}
+        await reload(stage.proxy, changed(stage, new))
+        assert (upstream.planner.limits.ram_reserve, upstream.planner.limits.vram_reserve) == (3 << 30, 2 << 30)
+        assert upstream.releases.decide(MemoryRead(), idle, 0, 1000.0) is not None
+        assert stage.proxy.config.residency.ram_limit == 0.0, "the readings are taken with the old one"
 
 
 async def test_the_log_level_changes(tmp_path: Path) -> None:
