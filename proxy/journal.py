@@ -10,7 +10,7 @@ Calls take effect in the order in which they are made, whether they are awaited 
 
 import asyncio
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self
@@ -86,6 +86,10 @@ class Journal:
             UnknownPrompt: when the prompt was never accepted, or deleted since.
         """
         return self._worker.submit(Kind.CHANGE, lambda store: store.update(change))
+
+    def withdraw(self, prompt_ids: Sequence[str]) -> asyncio.Future[None]:
+        """Forget prompts altogether, finished or not, their ids included. Otherwise like `update`."""
+        return self._worker.submit(Kind.CHANGE, lambda store: store.withdraw(prompt_ids))
 
     def remember(self, facts: Mapping[str, Any]) -> asyncio.Future[None]:
         """Keep facts (any JSON) under their names, for `load`; `None` forgets one. Otherwise like `update`."""

@@ -192,6 +192,11 @@ class Store:
         )
         return max(cursor.rowcount, 0)
 
+    def withdraw(self, prompt_ids: Sequence[str]) -> None:
+        """Forget prompts altogether, whatever became of them."""
+        chosen = [(_to_text(prompt_id),) for prompt_id in prompt_ids]
+        self.connection.executemany("DELETE FROM prompts WHERE prompt_id = ?", chosen)
+
     def clear(self) -> int:
         """Forget all finished prompts. How many."""
         return self.connection.execute("DELETE FROM prompts WHERE finished IS NOT NULL").rowcount

@@ -187,7 +187,9 @@ class CancelRequested:
 
 @dataclass(frozen=True, slots=True)
 class ClearRequested:
-    """Take out everything that does not run."""
+    """Take these out, in this order, but for one that runs."""
+
+    prompt_ids: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,12 +60,12 @@ def outlook(context: Context, now: float, look_ahead: int = LOOK_AHEAD) -> Itera
         seen.add(item.prompt_id)
         yield item
     ledger, durations = context.ledger, context.ledger.durations
-    moment = trial.end
+    moment, mean_load = trial.end, trial.mean_load
     called_back = (job for job in ledger.upstream.values() if job.state is State.RECALLING)
     others = sorted((*ledger.blocked(), *called_back, *ledger.doubtful.values()), key=_plainly)
     for job in heapq.merge(ledger.waiting, others, key=_plainly):
         if job.prompt_id not in seen:
-            seconds = durations.estimate(job.workload, job.models) + trial.mean_load
+            seconds = durations.estimate(job.workload, job.models) + mean_load
             yield Expected(job.prompt_id, moment, moment + seconds)
             moment += seconds
 

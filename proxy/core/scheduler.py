@@ -122,9 +122,10 @@ class Scheduler:
         if job is not None:
             self._take_out(job, interrupt=event.interrupt)
 
-    def _clear(self, _: ev.ClearRequested) -> None:
-        for job in list(self.context.ledger.unfinished()):
-            self._take_out(job, interrupt=False)
+    def _clear(self, event: ev.ClearRequested) -> None:
+        for prompt_id in event.prompt_ids:
+            if (job := self._job(prompt_id)) is not None:
+                self._take_out(job, interrupt=False)
 
     def _take_out(self, job: Job, *, interrupt: bool) -> None:
         job.interrupt = job.interrupt or interrupt

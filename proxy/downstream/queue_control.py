@@ -7,7 +7,6 @@ from typing import Any
 
 from aiohttp import web
 
-from proxy.core.jobs import RUNS, State
 from proxy.engine import Engine
 from proxy.engine.operating import Operations, Row
 from proxy.errors import DownstreamError
@@ -29,21 +28,17 @@ class QueueControl:
             DownstreamError: 400 for a limit that is no number.
         """
         operations = self._operations
-        limit = _limit(request)
-        rows = operations.rows()
-        running = [row for row in rows if row.state in RUNS]
-        staged = [row for row in rows if row.state is State.STAGED]
-        waiting = [row for row in rows if row.state not in RUNS and row.state is not State.STAGED]
+        listing = operations.listing(_limit(request))
         return web.json_response(
             {
                 "paused_by": operations.paused_by,
                 "upstream_up": self._engine.feed.up,
                 "reconciled": operations.reconciled,
                 "foreign": operations.foreign,
-                "running": [_shown(row) for row in running],
-                "staged": [_shown(row) for row in staged],
-                "waiting": [_shown(row) for row in waiting[:limit]],
-                "waiting_total": len(waiting),
+                "running": [_shown(row) for row in listing.running],
+                "staged": [_shown(row) for row in listing.staged],
+                "waiting": [_shown(row) for row in listing.waiting],
+                "waiting_total": listing.waiting_total,
             }
         )
 

@@ -7,6 +7,7 @@ order in which prompts will run. It may be long: it is written piece by piece, s
 import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 from aiohttp import web
@@ -57,25 +58,40 @@ class QueueView:
         return web.json_response({"exec_info": {"queue_remaining": self._holding.remaining}})
 
     async def change(self, request: web.Request) -> web.StreamResponse:
-        """`POST /queue` with `{"clear": bool, "delete": [prompt_id]}`."""
+        """`POST /queue` with `{"clear": bool, "delete": [prompt_id]}`.
+
+        Raises:
+            DownstreamError: 400 where ComfyUI fails; what it would have cleared before that is cleared.
+        """
         if self._holding is None:
             response = await self._forward(request)
             cleared, deleted = _chosen(await request.read())
             if response.status == _OK and (cleared or deleted):
                 self._engine.deleted_from_queue(None if cleared else deleted)
             return response
-        body = await _object(request)
+        body = await _body(request)
         if body.get("clear"):
-            await self._holding.clear()
-            await self._tell_comfyui("/queue", {"clear": True})
-        chosen = body.get("delete") or []
-        others = [prompt_id for prompt_id in chosen if self._holding.get(prompt_id) is None]
+            await self._clear(self._holding)
+        chosen = _named(body.get("delete", []))
+        if chosen is None:
+            raise _not_for_queue()
+        await self._delete(self._holding, chosen)
+        return web.Response(status=200)
+
+    async def _clear(self, holding: Holding) -> None:
+        """Take out all that waits, foreign prompts too: each by its id, or what comes meanwhile would go with them."""
+        await holding.clear()
+        with suppress(UpstreamError):  # what it has is out of reach, and may be lost
+            pending = (await self._engine.upstream.client.get_json("/queue"))["queue_pending"]
+            await self._delete(holding, [item[1] for item in pending if holding.get(item[1]) is None])
+
+    async def _delete(self, holding: Holding, chosen: Sequence[Any]) -> None:
+        others = [prompt_id for prompt_id in chosen if holding.get(prompt_id) is None]
         for prompt_id in chosen:
-            if prompt_id not in others:
-                await self._holding.delete(prompt_id)
+            await holding.delete(prompt_id)
+            await asyncio.sleep(0)  # there may be ten thousand
         if others:
             await self._tell_comfyui("/queue", {"delete": others})
-        return web.Response(status=200)
 
     async def interrupt(self, request: web.Request) -> web.StreamResponse:
         """`POST /interrupt` with or without `{"prompt_id": …}`.
@@ -177,18 +193,32 @@ async def _pieces(
     yield bytes(piece) + b"]}"
 
 
-async def _object(request: web.Request) -> dict[str, Any]:
+async def _body(request: web.Request) -> dict[str, Any]:
+    """The body of `POST /queue`, read as ComfyUI reads it: a list or a text says nothing (server.py, `post_queue`).
+
+    Raises:
+        DownstreamError: 400 where ComfyUI fails.
+    """
     try:
         body = json.loads(await request.text())
     except ValueError as error:
         raise DownstreamError("The body is not valid JSON", type="invalid_json", details=str(error)) from error
-    if not isinstance(body, dict) or not isinstance(body.get("delete") or [], list):
-        raise DownstreamError(
-            "The body is not what /queue takes",
-            type="invalid_body",
-            details='Send {"clear": true} or {"delete": [id]}.',
-        )
+    if isinstance(body, list | str) and "clear" not in body and "delete" not in body:
+        return {}
+    if not isinstance(body, dict):
+        raise _not_for_queue()
     return body
+
+
+def _named(delete: Any) -> list[Any] | None:
+    """What is under `delete`, as ComfyUI goes through it: the letters of a text too; None where it fails."""
+    return list(delete) if isinstance(delete, list | str | dict) else None
+
+
+def _not_for_queue() -> DownstreamError:
+    return DownstreamError(
+        "The body is not what ComfyUI takes", type="invalid_body", details='Send {"clear": true} or {"delete": [id]}.'
+    )
 
 
 def _chosen(raw: bytes) -> tuple[bool, list[Any]]:
@@ -197,5 +227,6 @@ def _chosen(raw: bytes) -> tuple[bool, list[Any]]:
         body = json.loads(raw)
     except ValueError:
         return False, []
-    deleted = body.get("delete") if isinstance(body, dict) else None
-    return isinstance(body, dict) and bool(body.get("clear")), deleted if isinstance(deleted, list) else []
+    if not isinstance(body, dict):
+        return False, []
+    return bool(body.get("clear")), _named(body.get("delete")) or []

@@ -24,10 +24,13 @@ from proxy.downstream.status_model import (
     UpstreamStatus,
 )
 from proxy.engine import Engine
+from proxy.engine.operating import Listing
 from proxy.upstream.readings import Sourced
 
 _HEAD = 10
 """Waiting prompts that are shown."""
+_FORESEEN = 1_000
+"""Held prompts that are looked through for what they need."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,7 @@ class StatusView:
         )
 
     def _upstream(self) -> UpstreamStatus:
-        upstream, waiting = self._engine.upstream, self._waiting()
+        upstream, (waiting, total) = self._engine.upstream, self._waiting()
         planner, memory = upstream.planner, upstream.memory
         usage, budget = planner.residency.usage(), planner.budget
         return UpstreamStatus(
@@ -79,7 +82,7 @@ class StatusView:
             accuracy=self._accuracy(),
             running=self._running(),
             queue=tuple(map(_shown, waiting[:_HEAD])),
-            waiting=len(waiting),
+            waiting=total,
         )
 
     def _memory(
@@ -128,18 +131,23 @@ class StatusView:
     def _running(self) -> tuple[PromptStatus, ...]:
         return tuple(_shown(_Prompt(item, "running")) for item in self._engine.visible.running())
 
-    def _waiting(self) -> list[_Prompt]:
-        """What waits, here or at ComfyUI, in the order of its turn: what is not held runs before what is."""
+    def _waiting(self) -> tuple[list[_Prompt], int]:
+        """What waits, here or at ComfyUI, in the order of its turn, and how much: what is not held runs before what is.
+
+        Of what is held there may be ten thousand; what the last of them need is nothing to plan by.
+        """
         held = self._engine.held
-        rows = [] if held is None else held.operations.rows()
+        listing = Listing([], [], [], 0) if held is None else held.operations.listing(_FORESEEN)
+        rows = [*listing.running, *listing.staged, *listing.waiting]
         running = {item.prompt_id for item in self._engine.visible.running()}
         known = {row.prompt_id for row in rows}
         not_held = [_Prompt(item, "waiting") for item in self._engine.visible.waiting() if item.prompt_id not in known]
-        return not_held + [
+        shown = not_held + [
             _Prompt(Waiting(row.prompt_id, None, row.models), row.state, row.start)
             for row in rows
             if row.prompt_id not in running
         ]
+        return shown, len(shown) + listing.waiting_total - len(listing.waiting)
 
 
 def _shown(prompt: _Prompt) -> PromptStatus:

@@ -23,7 +23,7 @@ from proxy.engine.performer import Performer
 from proxy.engine.prompts import Prompts
 from proxy.engine.records import Record
 from proxy.engine.sender import json_answer
-from proxy.errors import ComfykeepError, DownstreamError
+from proxy.errors import DownstreamError
 from proxy.journal import Journal
 from proxy.journal_records import UNSET, Unset, Update
 from proxy.journal_records import Record as JournalRecord
@@ -87,6 +87,12 @@ class Effects:
                 self._end(held, command)
             case _:
                 self._turn_to_comfyui(held, command)
+
+    def conclude(self) -> None:
+        """All commands of this moment are carried out: what they deleted is forgotten together."""
+        if self._deleted:
+            self.journal.withdraw(tuple(self._deleted))
+            self._deleted.clear()
 
     def _turn_to_comfyui(self, held: Held, command: do.Probe | do.Dispatch | do.Recall | do.Locate) -> None:
         match command:
@@ -213,7 +219,9 @@ class Effects:
             return
         now = self.wall()
         ending = Ending(command.state, command.reason, held.refusal, int(now * 1000))
-        if held.written is not None:
+        if held.written is not None and _leaves_no_trace(command):
+            self._deleted.append(held.prompt_id)
+        elif held.written is not None:
             self.journal.update(
                 Update(
                     prompt_id=held.prompt_id,
@@ -223,9 +231,6 @@ class Effects:
                     history=self._entry(held, ending),
                 )
             )
-            if command.state is State.CANCELLED and command.reason.code not in _TOLD_BY_COMFYUI:
-                # As with ComfyUI, what was deleted before it ran leaves no trace, and its id may be used again.
-                self._erase(held.prompt_id)
         self._forget(held)
         if command.reason.code in _TOLD_BY_COMFYUI:
             self.ran(held)
@@ -238,28 +243,11 @@ class Effects:
     def _entry(self, held: Held, ending: Ending) -> bytes | Unset:
         """Its history entry, written with its end: ComfyUI may not live long enough to be asked for its own."""
         item = json.loads(held.queue_item(self._number(held)))
-        entry = None
-        if ending.reason.code in _TOLD_BY_COMFYUI:
-            entry = held.chronicle.entry(item)
-        elif ending.state is State.FAILED:
-            entry = ending.history_entry(item)
+        told = ending.reason.code in _TOLD_BY_COMFYUI
+        entry = held.chronicle.entry(item) if told else ending.history_entry(item)
         return UNSET if entry is None else json.dumps(entry).encode()
 
     # -- helpers -------------------------------------------------------------------------------------------------
-
-    def _erase(self, prompt_id: str) -> None:
-        if not self._deleted:
-            self.tasks.spawn(self._erase_deleted(), "erase deleted prompts")
-        self._deleted.append(prompt_id)
-
-    async def _erase_deleted(self) -> None:
-        """All that were deleted at once: a client may clear ten thousand."""
-        chosen = list(self._deleted)
-        self._deleted.clear()
-        try:
-            await self.journal.delete(chosen)
-        except ComfykeepError as error:
-            log.warning("%s", error.message)
 
     def _forget(self, held: Held) -> None:
         """It is not at ComfyUI any more."""
@@ -280,6 +268,11 @@ class Effects:
 
     def _shown(self, held: Held) -> float:
         return held.shown_number(self._number(held))
+
+
+def _leaves_no_trace(end: do.End) -> bool:
+    """As with ComfyUI, what was deleted before it ran is not in the history, and its id may be used again."""
+    return end.state is State.CANCELLED and end.reason.code not in _TOLD_BY_COMFYUI
 
 
 def _resolve(answer: "asyncio.Future[Answer]", value: Answer) -> None:

@@ -7,7 +7,7 @@ commands, and `effects` carries those out.
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from proxy.core import events as ev
 from proxy.core.job import Job
@@ -21,6 +21,9 @@ from proxy.engine.prompts import Prompts
 _LEAVING = frozenset({State.CANCELLING, State.WITHDRAWING})
 _PATIENCE = 5.0
 """Seconds that a client waits at most for its prompt to be out of ComfyUI's queue."""
+
+_AT_ONCE = 500
+"""So many prompts are taken out in one go."""
 
 
 class Holding:
@@ -58,10 +61,19 @@ class Holding:
 
     # -- facts ---------------------------------------------------------------------------------------------------
 
-    def add(self, held: Held, event: ev.Submitted | ev.Restored) -> None:
+    def add(self, held: Held, event: ev.Submitted) -> None:
         """Take a prompt in; its client's answer is `held.answer`."""
         self.prompts.add(held)
         self.tell(event)
+
+    def take_up(self, restored: Iterable[tuple[Held, ev.Restored]]) -> None:
+        """Take in what an earlier process had accepted, in the order of submission."""
+        for held, event in restored:
+            self.prompts.add(held)
+            self._inbox.append(event)
+        self.lookahead.forget()
+        self._pump()
+        self._changed()
 
     def adopt(self, held: Held, number: float) -> None:
         """Take in a prompt that ComfyUI has already: who sent it ended before its client was told."""
@@ -98,9 +110,17 @@ class Holding:
             await self._out(held)
 
     async def clear(self) -> None:
-        """Take out everything that does not run; returns when it is out."""
+        """Take out everything that does not run now; returns when it is out.
+
+        It may be ten thousand, so others have their turn in between. What is to run next goes last: until then it keeps
+        its place, and nothing is sent in its stead.
+        """
         before = list(self.prompts)
-        self.tell(ev.ClearRequested())
+        ledger = self.scheduler.context.ledger
+        order = [*ledger.blocked(), *reversed([*ledger.waiting]), *reversed(ledger.upstream.values())]
+        for first in range(0, len(order), _AT_ONCE):
+            self.tell(ev.ClearRequested(tuple(job.prompt_id for job in order[first : first + _AT_ONCE])))
+            await asyncio.sleep(0)
         for held in before:
             await self._out(held)
 
@@ -120,6 +140,7 @@ class Holding:
                 for command in self.scheduler.handle(self._inbox.popleft(), self._clock()):
                     self._effects.perform(command)
                     followed = True
+            self._effects.conclude()
         finally:
             self._pumping = False
         self._arm()

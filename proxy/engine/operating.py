@@ -5,7 +5,7 @@ And what it keeps for the operator between two processes: that it is paused, and
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from normalizer import ModelSet
@@ -14,6 +14,7 @@ from proxy.core.costs import LoadCosts
 from proxy.core.job import Job
 from proxy.core.jobs import ENDED, RUNS, State
 from proxy.core.learned import Learned
+from proxy.core.outlook import Expected
 from proxy.engine.held import Held
 from proxy.engine.holding import Holding
 from proxy.errors import DownstreamError
@@ -42,6 +43,19 @@ class Row:
     submitted: float
     start: float
     end: float
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The accepted prompts that have not ended, in the order in which they are expected to run.
+
+    Of those that wait there may be ten thousand: `waiting` has the first, `waiting_total` says how many there are.
+    """
+
+    running: list[Row]
+    staged: list[Row]
+    waiting: list[Row]
+    waiting_total: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,26 +172,24 @@ class Operations:
         """Prompts at ComfyUI that did not come through here."""
         return len(self._holding.scheduler.context.foreign)
 
-    def rows(self) -> list[Row]:
-        """All accepted prompts that have not ended, in the order in which they are expected to run."""
+    def listing(self, limit: int) -> Listing:
+        """The queue, with the first `limit` of those that wait."""
         offset = self._wall() - self._clock()
-        rows = []
+        listing = Listing([], [], [], 0)
+        waiting_total = 0
         for item in self._holding.lookahead.expected():
             held, job = self._holding.get(item.prompt_id), self._holding.job(item.prompt_id)
-            if held is not None and job is not None and job.answered:
-                rows.append(
-                    Row(
-                        prompt_id=item.prompt_id,
-                        state=job.state,
-                        priority=job.priority,
-                        client=job.client,
-                        models=job.models,
-                        submitted=held.create_time / 1000,
-                        start=item.start + offset,
-                        end=item.end + offset,
-                    )
-                )
-        return rows
+            if held is None or job is None or not job.answered:
+                continue
+            if job.state in RUNS:
+                listing.running.append(_row(held, job, item, offset))
+            elif job.state is State.STAGED:
+                listing.staged.append(_row(held, job, item, offset))
+            else:
+                waiting_total += 1
+                if waiting_total <= limit:
+                    listing.waiting.append(_row(held, job, item, offset))
+        return replace(listing, waiting_total=waiting_total)
 
     async def story(self, prompt_id: str) -> list[Passage]:
         """Why a prompt waits, or when and why it was chosen, overtaken, called back; from the journal if it is old.
@@ -211,6 +223,19 @@ class Operations:
 
     def _on_wall(self, moment: float) -> float:
         return self._wall() + moment - self._clock()
+
+
+def _row(held: Held, job: Job, expected: Expected, offset: float) -> Row:
+    return Row(
+        prompt_id=job.prompt_id,
+        state=job.state,
+        priority=job.priority,
+        client=job.client,
+        models=job.models,
+        submitted=held.create_time / 1000,
+        start=expected.start + offset,
+        end=expected.end + offset,
+    )
 
 
 def _from_journal(record: JournalRecord) -> list[Passage]:

@@ -180,8 +180,8 @@ class HeldQueue:
         for record, held in read:
             if held is None:
                 self._give_up(record, at_comfyui)
-            else:
-                self.holding.add(held, restored(record, held, parts.clock, parts.wall))
+        waiting = [(held, restored(record, held, parts.clock, parts.wall)) for record, held in read if held is not None]
+        self.holding.take_up(waiting)
         if recovered.unfinished:
             log.info("%d prompts are taken up from the journal", len(recovered.unfinished))
         self._taken_up = True

@@ -154,6 +154,21 @@ async def test_what_is_deleted_while_another_ends_is_gone_or_has_run(client: Cli
     assert entries == {} or entries[raced]["status"]["status_str"] == "success"
 
 
+async def test_delete_goes_through_the_keys_of_an_object(client: Client, running: str) -> None:
+    kept, gone = await put(client), await put(client)
+    assert (await client.post("/queue", {"delete": {gone: kept}})).status == 200
+    assert await waiting(client) == [kept]
+    assert [item[1] for item in (await client.queue())[0]] == [running]
+
+
+@pytest.mark.usefixtures("running")
+async def test_what_is_cleared_is_cleared_though_the_rest_makes_no_sense(client: Client, target: Target) -> None:
+    await put(client)
+    answer = await client.post("/queue", {"clear": 1, "delete": 5})
+    assert answer.status == 500 or (allowed(target, "a 4xx for a 500 page") and answer.status == 400)
+    assert await waiting(client) == []
+
+
 async def test_clear_takes_back_all_that_waits(client: Client, running: str) -> None:
     for _ in range(3):
         await put(client)
@@ -163,7 +178,14 @@ async def test_clear_takes_back_all_that_waits(client: Client, running: str) -> 
     assert await client.get_json("/prompt") == {"exec_info": {"queue_remaining": 1}}
 
 
-@pytest.mark.parametrize("body", [{}, {"clear": False}, {"delete": []}])
+@pytest.mark.parametrize(
+    "body",
+    [
+        *({}, {"clear": False}, {"clear": ""}, {"clear": None}, {"delete": []}, {"delete": {}}, {"delete": ""}),
+        *({"delete": "ids"}, {"delete": {"id": 1}}, {"delete": [[]]}, [], [5, "queue"], b'"queue"'),
+    ],
+    ids=str,
+)
 @pytest.mark.usefixtures("running")
 async def test_a_request_for_nothing_does_nothing(client: Client, body: Any) -> None:
     kept = await put(client)
@@ -181,7 +203,14 @@ async def test_deleting_what_waits_is_told_to_all(client: Client, socket: Socket
     await socket.until(lambda frames: any(f.kind == "status" and f.data == one for f in frames[before:]))
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"5"], ids=["nothing", "no JSON", "a number"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"", b"{", b"5", b"null", b"true", b"\xff", b'["clear"]', b'["delete"]', b'"clear all"'),
+        *(b'{"delete": null}', b'{"delete": 0}', b'{"delete": false}', b'{"delete": 1.5}'),
+    ],
+    ids=repr,
+)
 async def test_a_body_that_says_nothing(client: Client, target: Target, body: bytes) -> None:
     answer = await client.request("POST", "/queue", body)
     assert answer.status == 500 or (allowed(target, "a 4xx for a 500 page") and answer.status == 400)

@@ -62,7 +62,7 @@ EVENTS: Mapping[str, tuple[ev.Event, frozenset[Trigger]]] = {
     "not its own fault": (ev.Judged(P, spoiled=True), frozenset({Trigger.SPOILED})),
     "delete": (ev.CancelRequested(P), frozenset({Trigger.DELETE})),
     "cancel": (ev.CancelRequested(P, interrupt=True), frozenset({Trigger.CANCEL})),
-    "clear": (ev.ClearRequested(), frozenset({Trigger.DELETE})),
+    "clear": (ev.ClearRequested((P,)), frozenset({Trigger.DELETE})),
     "interrupt": (ev.InterruptRequested(P), frozenset({Trigger.CANCEL})),
     "lost": (ev.UpstreamLost(), frozenset({Trigger.LOST})),
     "ready again": (ready(), NOTHING),

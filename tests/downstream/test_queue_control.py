@@ -77,7 +77,8 @@ async def test_a_pause_survives_a_restart(tmp_path: Path) -> None:
         await stage.stop()
         await stage.start()
         await until(
-            lambda: stage.proxy.engine.held and stage.proxy.engine.held.operations.rows(), "the journal to be read"
+            lambda: stage.proxy.engine.held and stage.proxy.engine.held.operations.listing(1).waiting_total,
+            "the journal to be read",
         )
         assert (await queue(stage))["paused_by"] == ["operator"]
         assert stage.at_comfyui == 0

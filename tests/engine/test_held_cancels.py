@@ -32,7 +32,7 @@ async def test_what_is_cancelled_first_is_out_before_what_runs_is_interrupted(tm
             await stage.client.get_json("/system_stats")
         assert not stage.relay.asked("POST", "/interrupt")
         release.set()
-        await until(lambda: stage.relay.asked("POST", "/interrupt"), "the interruption")
+        await until(lambda: stage.comfy.process.executor.interrupt.wanted, "the interruption")
         stage.gate.open()
         (entry,) = await stage.ended(blocker)
         await stage.comfy.idle()

@@ -285,6 +285,15 @@ async def test_deleting_forgets_the_finished_only(journal: Journal) -> None:
     assert [one.prompt_id for one in (await journal.load()).unfinished] == ["p3", "p1"]
 
 
+async def test_what_is_withdrawn_is_forgotten_whether_it_has_finished_or_not(journal: Journal) -> None:
+    for sequence in (1, 2, 3):
+        await journal.accept(record(sequence, idempotency_key=f"k{sequence}"))
+    journal.update(Update(prompt_id="p1", finished=1.0))
+    journal.withdraw(("p1", "p3", "unknown"))
+    await journal.accept(record(4, prompt_id="p1", idempotency_key="k1"))
+    assert [one.prompt_id for one in (await journal.load()).unfinished] == ["p2", "p1"]
+
+
 async def test_deleting_leaves_no_rows_behind(journal: Journal) -> None:
     await journal.accept(record(1, finished=1.0, history=b"{}"))
     await journal.clear()
