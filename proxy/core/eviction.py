@@ -69,6 +69,11 @@ class PinPlan:
     unmet: tuple[str, ...] = ()
 
 
+def outlived(candidate: Candidate, group: Group | None, now: float) -> bool:
+    """Whether its group has kept it for long enough since its last use."""
+    return group is not None and not candidate.kept and now - candidate.last_used > group.idle_limit
+
+
 def frequency_after(frequency: float, last_used: float, now: float) -> float:
     """A decayed use count, brought from `last_used` to `now`; add 1.0 for a use happening now."""
     return frequency * math.pow(0.5, max(0.0, now - last_used) / HALF_LIFE)
@@ -168,7 +173,7 @@ def _rank(
     gone = candidate.objection
     if not candidate.alive:
         gone = "ComfyUI does not hold it any more"
-    elif gone is None and needed is None and group is not None and not candidate.kept and idle > group.idle_limit:
+    elif gone is None and needed is None and group is not None and outlived(candidate, group, now):
         gone = f"unused for {idle:.0f} s, longer than group {group.name!r} keeps it"
     density = _density(candidate, size_of, now)
     place: tuple[float, ...] = (0.0, -priority, -density, -candidate.last_used)

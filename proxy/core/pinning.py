@@ -10,10 +10,10 @@ from dataclasses import replace
 from normalizer import Chain
 from normalizer.models import ModelRef, ModelSet
 from proxy.core.budget import Budget, Lesson, Limits, Machine, allowed_pins, make_budget, most_bytes, ram_reserve
-from proxy.core.eviction import Candidate, PinPlan, plan
+from proxy.core.eviction import Candidate, PinPlan, outlived, plan
 from proxy.core.evidence import Ending, PromptEnded, ResidencyEvent, UpstreamDied, UpstreamStarted
 from proxy.core.flags import Overlap, UpstreamFlags
-from proxy.core.groups import Group
+from proxy.core.groups import Group, group_of
 from proxy.core.letting_go import LetGo, keys_to_let_go
 from proxy.core.residency import Residency
 
@@ -89,13 +89,24 @@ class PinPlanner:
             now: monotonic seconds.
             behind: the prompts that were sent before, and will run after it all the same.
         """
-        self._kept = {models: until for models, until in self._kept.items() if until > now}
-        known = [self._judged(item, alive=self.residency.will_hold(item.chain, behind)) for item in candidates]
+        known = [self._judged(item, now, alive=self.residency.will_hold(item.chain, behind)) for item in candidates]
         size_of = self.residency.sizes.bytes_of
         self.last_plan = plan(known, own, self.budget, foresight, self.groups, size_of, now)
         return self.last_plan
 
-    def _judged(self, item: Candidate, *, alive: bool) -> Candidate:
+    def overdue(self, candidates: Iterable[Candidate], now: float) -> ModelSet:
+        """What ComfyUI still holds though its group keeps it no longer; it goes when any prompt runs without it."""
+        if not self.residency.forgets_uncarried:
+            return frozenset()
+        goes, stays = set[ModelRef](), set[ModelRef]()
+        for item in candidates:
+            judged = self._judged(item, now, alive=True)
+            over = outlived(judged, group_of(item.chain.models, self.groups), now)
+            (goes if over else stays).update(item.chain.models)
+        return self.residency.there_then & (goes - stays)
+
+    def _judged(self, item: Candidate, now: float, *, alive: bool) -> Candidate:
+        self._kept = {models: until for models, until in self._kept.items() if until > now}
         kept = any(item.chain.models and item.chain.models <= models for models in self._kept)
         return replace(item, alive=alive, kept=kept)
 
@@ -103,7 +114,7 @@ class PinPlanner:
         """The keys of shared loaders to take out while nothing runs or waits: what a plan made now would not keep."""
         store = self.residency.shared
         there = store.refs()
-        known = [self._judged(item, alive=not there.isdisjoint(item.chain.models)) for item in candidates]
+        known = [self._judged(item, now, alive=not there.isdisjoint(item.chain.models)) for item in candidates]
         budget = replace(self.budget, chains=self.limits.max_chains, lingering=frozenset())
         made = plan(known, (), budget, (), self.groups, self.residency.sizes.bytes_of, now)
         why_not = {ref: reason.text for reason in made.reasons if not reason.kept for ref in reason.models}

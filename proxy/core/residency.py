@@ -141,6 +141,11 @@ class Residency:
         return tuple(frozenset(flight.own.values()) for flight in self._flights.values() if not flight.started)
 
     @property
+    def forgets_uncarried(self) -> bool:
+        """Whether ComfyUI certainly lets go of what the next prompt does not carry."""
+        return self._cache.forgets_uncarried
+
+    @property
     def lives(self) -> bool:
         """Whether ComfyUI holds anything, as far as is known."""
         return bool(self._cache.refs())

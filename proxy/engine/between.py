@@ -54,8 +54,8 @@ class Between:
         self._forget = forget
         self._numbers = count()
 
-    async def come(self, now: float, carrying: bool) -> None:
-        """Send one; `carrying` what is to stay in RAM. Where ComfyUI does not take it, that is only logged."""
+    async def come(self, now: float) -> None:
+        """Send one, with pins of what is to stay in RAM. Where ComfyUI does not take it, that is only logged."""
         prompt_id = str(uuid.uuid4())
         prompt = {"1": {"class_type": _CLASS, "inputs": {"source": prompt_id}}}
         extra_data = {WARMUP_KEY: "free memory"}
@@ -74,7 +74,7 @@ class Between:
             self._records.add(record)
             self._traces.sent(prompt_id)
             parcel = Parcel(Submission("/prompt", (), b"", "utf-8"), original, look.normalized, look.schema, record)
-            pins = self._upstream.pins_for(look.normalized, (), now) if carrying else ()
+            pins = self._upstream.pins_for(look.normalized, (), now)
             number = _FIRST + next(self._numbers)
             answer = await self._sender.send(parcel, pins, Place(number, number, 0))
         except ComfykeepError as error:

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 MEBIBYTE = 1 << 20
 
 
-async def _nothing_between(_now: float, _carrying: bool) -> None:
+async def _nothing_between(_now: float) -> None:
     """Until the engine has told how."""
 
 
@@ -63,8 +63,8 @@ class Upstream:
         self.start_delays = StartDelays()
         self.strategy = strategy
         """What the operator wants; see `shared_loaders`."""
-        self.between: Callable[[float, bool], Awaitable[None]] = _nothing_between
-        """Brings ComfyUI to where it frees memory: told monotonic seconds, and whether models are to stay in RAM."""
+        self.between: Callable[[float], Awaitable[None]] = _nothing_between
+        """Brings ComfyUI to where it frees memory; told monotonic seconds."""
         self._looked_through: Schema | None = None
         self._shared_loaders = SharedLoaders()
 
@@ -175,7 +175,7 @@ class Upstream:
             return
         log.info("ComfyUI was told to free %s: %s", "memory" if release.what.free_memory else "VRAM", release.reason)
         self.freed(release.what, now)
-        await self.between(now, not release.what.free_memory)
+        await self.between(now)
 
     def lost(self, now: float) -> None:
         """ComfyUI does not answer any more. What it held is gone, unless it turns out to have lived on."""
@@ -200,6 +200,12 @@ class Upstream:
         if self.strategy is not Strategy.INSPIRE:
             return all_keys(self.planner.residency.shared, f'the strategy is "{self.strategy}"')
         return self.planner.let_go(self.chain_book.candidates(), now)
+
+    def overdue(self, now: float) -> ModelSet:
+        """What is to be let go while nothing runs, since its group has kept it for long enough."""
+        if self.strategy is Strategy.OFF:
+            return frozenset()
+        return self.planner.overdue(self.chain_book.candidates(), now)
 
     def pins_for(
         self, normalized: Normalized, foresight: Sequence[ModelSet], now: float, behind: Collection[str] = ()

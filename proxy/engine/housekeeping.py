@@ -1,9 +1,11 @@
-"""Takes what is not worth its memory any more out of the Inspire Pack's cache, while nobody wants anything else.
+"""Lets go of what is not worth its memory any more, while nobody wants anything else.
 
-Models that shared loaders keep stay until somebody removes their keys: neither ComfyUI's flags nor its `/free` reach
-them. What to remove is decided by the pin planner, just before it is sent; under another strategy all that `inspire`
-has left there goes. The removal is a prompt like a warm-up, sent when no client's prompt runs or waits, hidden from
-clients, and taken back when one comes first.
+Models that shared loaders of the Inspire Pack keep stay until somebody removes their keys: neither ComfyUI's flags nor
+its `/free` reach them. What to remove is decided by the pin planner, just before it is sent; under another strategy all
+that `inspire` has left there goes. The removal is a prompt like a warm-up, sent when no client's prompt runs or waits,
+hidden from clients, and taken back when one comes first.
+
+Of ComfyUI's own cache it lets go what a group has kept for long enough, by a prompt that carries only the rest along.
 """
 
 import asyncio
@@ -57,8 +59,22 @@ class Housekeeping:
                 async with asyncio.timeout(LOOK):
                     await self._news.wait()
             self._news.clear()
-            if self._upstream.removable and self._warming.surroundings() is not None:
+            if self._warming.surroundings() is None:
+                continue
+            if self._upstream.removable:
                 await self._tidy()
+            if self._upstream.overdue(self._clock()):
+                await self._expire()
+
+    async def _expire(self) -> None:
+        """Have ComfyUI let go of what its group has kept for long enough: no prompt may come for a long time."""
+        await self._warming.quiet()
+        now = self._clock()
+        gone = self._upstream.overdue(now)
+        if gone:
+            names = ", ".join(sorted(ref.label for ref in gone))
+            log.info("let go of %s: unused for longer than the group keeps it", names)
+            await self._upstream.between(now)
 
     async def _tidy(self) -> None:
         """Let go what the planner does not want, in one prompt; whatever comes between leaves it for the next time."""

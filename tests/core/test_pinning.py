@@ -20,6 +20,7 @@ from proxy.core.evidence import (
     UpstreamStarted,
 )
 from proxy.core.flags import GB, CacheMode, UpstreamFlags, VramMode
+from proxy.core.groups import Group, Keep
 from proxy.core.pinning import PinPlanner
 from proxy.core.residency import Residency
 from proxy.core.sizes import Sizes
@@ -175,6 +176,35 @@ def test_in_vram_that_models_cannot_leave_room_is_made_too() -> None:
     assert not made.must_free([chain("b")])
     run(made, "b", pins="a")
     assert made.must_free([chain("c")])
+
+
+@pytest.mark.parametrize(
+    ("cache", "now", "overdue"),
+    [
+        (CacheMode.CLASSIC, 69.0, ""),
+        (CacheMode.CLASSIC, 71.0, "a"),
+        (CacheMode.RAM_PRESSURE, 71.0, "a"),
+        (CacheMode.LRU, 71.0, ""),
+    ],
+)
+def test_what_a_group_keeps_no_longer_is_overdue_where_any_prompt_lets_it_go(
+    cache: CacheMode, now: float, overdue: str
+) -> None:
+    made = planner(cache, lru_size=100)
+    made.groups = (Group("films", ("a", "c"), Keep.ON_DEMAND),)
+    run(made, "a")
+    run(made, "b", pins="a")
+    candidates = [Candidate(chain(name), 10.0) for name in "abc"]
+    assert made.overdue(candidates, now) == {ref(name) for name in overdue}
+
+
+def test_what_is_kept_after_its_warm_up_is_not_overdue() -> None:
+    made = planner()
+    made.groups = (Group("films", ("a",), Keep.ON_DEMAND),)
+    run(made, "a")
+    made.keep(frozenset({ref("a")}), until=100.0)
+    assert made.overdue([Candidate(chain("a"), 0.0)], 99.0) == frozenset()
+    assert made.overdue([Candidate(chain("a"), 0.0)], 101.0) == {ref("a")}
 
 
 def test_without_a_cache_nothing_is_pinned() -> None:

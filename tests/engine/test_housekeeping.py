@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from proxy.config import PinsSection
+from proxy.core.groups import Group, Keep
 from proxy.core.mode import Mode
 from proxy.core.strategy import Strategy
 from proxy.core.tiers import Tier
@@ -131,3 +132,17 @@ async def test_a_new_comfyui_holds_nothing() -> None:
         assert residency.shared.refs()
         await stage.comfy.restart()
         await until(lambda: not residency.shared.refs(), "the loss to be noticed")
+
+
+@pytest.mark.parametrize("mode", [Mode.PINS, Mode.FULL])
+async def test_what_a_group_keeps_no_longer_goes_though_nobody_submits_anything(mode: Mode, tmp_path: Path) -> None:
+    async with staged(mode, tmp_path) as stage, stage.client.socket() as socket:
+        stage.proxy.engine.upstream.planner.groups = (Group("films", ("a.*",), Keep.ON_DEMAND, ttl=0.0),)
+        for name in "ba":
+            await stage.client.run(encode(name, "1"), socket)
+        await until(lambda: tiers(stage)["a.safetensors"] is Tier.COLD, "it to be let go")
+        await stage.client.run(encode("b", "2"), socket)
+        assert stage.loads == ["b.safetensors", "a.safetensors"]
+        await stage.client.run(encode("a", "2"), socket)
+        assert stage.loads == ["b.safetensors", "a.safetensors", "a.safetensors"]
+        assert len(await stage.client.get_json("/history")) == 4

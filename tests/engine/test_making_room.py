@@ -88,7 +88,7 @@ async def test_a_request_alone_would_come_too_late(tmp_path: Path, monkeypatch: 
     collector = Collector()
     async with staged(Mode.PINS, tmp_path, **TIGHT, between_prompts=collector) as stage:
 
-        async def nothing(_now: float, _carrying: bool) -> None:
+        async def nothing(_now: float) -> None:
             return
 
         monkeypatch.setattr(stage.proxy.engine.upstream, "between", nothing)
