@@ -66,9 +66,7 @@ async def _tell_engine(proxy: Running, touched: set[str]) -> None:
             log.error("the mode stays %s: %s. %s", engine.mode, error.message, error.details)  # noqa: TRY400 - says all
     if engine.held is not None:
         _tell_queue(engine.held, config, touched)
-    if engine.feed.up:
-        engine.upstream.schema.forget()
-        await engine.upstream.schema.load()
+    await engine.read_again()
 
 
 def _tell_queue(held: HeldQueue, config: Config, touched: set[str]) -> None:

@@ -22,8 +22,6 @@ from proxy.core.groups import Group, Keep, group_of
 
 HALF_LIFE = 600.0
 """Seconds after which a use counts half in a chain's frequency."""
-USED_ITSELF = "the prompt itself uses it"
-"""Why a chain is not carried along with a prompt that brings it."""
 ASSUMED_BANDWIDTH = 1e9
 """Bytes per second from disk, where a chain's load was never timed."""
 
@@ -199,7 +197,7 @@ def _density(candidate: Candidate, size_of: SizeOf, now: float) -> float:
 
 def _decide(item: _Ranked, packing: "_Packing") -> PinReason:
     if packing.owns(item.chain):
-        return PinReason(item.key, item.chain.models, kept=item.gone is None, text=USED_ITSELF)
+        return PinReason(item.key, item.chain.models, kept=True, text="the prompt itself uses it")
     text = item.gone or packing.add([item.chain])
     kept = text is None
     return PinReason(item.key, item.chain.models, kept, item.why if text is None else text)

@@ -4,10 +4,10 @@ There is one of these today. Everything that will differ between several GPUs si
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 
-from normalizer import REMOVER, Chain, ModelSet, Normalized, Schema, SharedLoaders
+from normalizer import REMOVER, Chain, ModelRef, ModelSet, Normalized, Schema, SharedLoaders
 from proxy.core.account import LoadBook
 from proxy.core.budget import Machine
 from proxy.core.chain_book import ChainBook
@@ -17,6 +17,7 @@ from proxy.core.flags import CacheMode, UpstreamFlags
 from proxy.core.letting_go import LetGo, all_keys
 from proxy.core.pinning import PinPlanner
 from proxy.core.release import Idleness, Release, Releases
+from proxy.core.sizes import SizeSource
 from proxy.core.start_delays import StartDelays, kind_of
 from proxy.core.strategy import Strategy
 from proxy.engine.memory import MemoryWatch
@@ -56,6 +57,8 @@ class Upstream:
         self.stats: SystemStats | None = None
         """What it said of itself when it last came up."""
         self._met = False
+        self._unlisted: set[ModelRef] = set()
+        """Components whose files ComfyUI did not list when it was asked for them."""
         self.machine = Machine(0, 0)
         """The memory that ComfyUI may use; none until it has told."""
         self.chain_book = ChainBook()
@@ -125,11 +128,22 @@ class Upstream:
 
     async def learn(self, now: float) -> None:
         """Read what else is to be known of a ComfyUI that has been met."""
+        await self.read_sizes(now)
+        await self.schema.load()
+
+    async def read_sizes(self, now: float) -> None:
+        """Read what model files there are; where ComfyUI does not list them, models count as large."""
         try:
             self.planner.handle(SizesRead(await self.memory.reader.read_sizes()), now)
         except UpstreamError as error:
             log.info("file sizes are not to be had, so models count as large: %s", error)
-        await self.schema.load()
+
+    def lists_anew(self, refs: Iterable[ModelRef]) -> bool:
+        """Whether ComfyUI is to be asked again for its files: one of these may have come since. Once for each."""
+        size = self.planner.residency.sizes.size
+        unlisted = {ref for ref in refs if ref.files and size(ref).source is SizeSource.ASSUMED} - self._unlisted
+        self._unlisted |= unlisted
+        return bool(unlisted)
 
     async def watch_memory(self, clock: Callable[[], float], on_release: Callable[[Release], None]) -> None:
         """Take in readings of its memory until cancelled; `clock` gives monotonic seconds.
@@ -180,6 +194,7 @@ class Upstream:
     def lost(self, now: float) -> None:
         """ComfyUI does not answer any more. What it held is gone, unless it turns out to have lived on."""
         self._met = False
+        self._unlisted.clear()
         self.planner.handle(UpstreamDied(), now)
         self.load_book.disturb()
         self.start_delays = StartDelays()

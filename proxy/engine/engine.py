@@ -222,6 +222,12 @@ class Engine:
         self._housekeeping.poke()
         self.learned()
 
+    async def read_again(self) -> None:
+        """Read what classes and model files ComfyUI has now: it does not tell when there are others."""
+        if self.feed.up:
+            self.upstream.schema.forget()
+            await self.upstream.learn(self._clock())
+
     async def change_mode(self, mode: Mode) -> None:
         """From the next prompt on; what waits here already is still run from here.
 
@@ -357,6 +363,8 @@ class Engine:
     def _about_to_send(self, parcel: Parcel, place: Place | None, prompt: Mapping[str, Any]) -> None:
         self._books.sent(parcel.record, prompt, self._clock())
         self._reruns.sent(parcel, place)
+        if self.upstream.stats is not None and self.upstream.lists_anew(parcel.record.components.values()):
+            self._tasks.spawn(self.upstream.read_sizes(self._clock()), "read the sizes of model files")
 
     def _show_failure(self, record: Record, frames: Iterable[Delivery]) -> None:
         self.feed.deliver(frames)

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from normalizer.models import ModelRef
 from proxy.core.mode import Mode
+from proxy.core.sizes import Size, SizeSource
 from tests.engine import relay
 from tests.engine.relay import Asked, Fate
 from tests.engine.stage import Stage, encode, fresh_id, staged, until
@@ -72,6 +74,21 @@ async def test_without_sizes_models_count_as_large(mode: Mode, tmp_path: Path) -
         assert pins(stage, await run(stage, "a")) == 1
         shown = (await stage.client.get_json("/comfykeep/status"))["upstream"]["components"]
         assert {(item["size"], item["size_source"]) for item in shown} == {(4 * 2**30, "assumed")}
+
+
+@MODES
+async def test_a_file_that_came_later_is_listed_when_it_is_first_used(mode: Mode, tmp_path: Path) -> None:
+    models = {"checkpoints": {"a.safetensors": 2**20}}
+    async with staged(mode, tmp_path, models=models) as stage:
+        models["checkpoints"]["b.safetensors"] = 3 * 2**30
+        await run(stage, "a")
+        await run(stage, "b")
+        sizes = stage.proxy.engine.upstream.planner.residency.sizes
+        b = ModelRef("CheckpointLoaderSimple", ("b.safetensors",))
+        await until(lambda: sizes.size(b) == Size(3 * 2**30, SizeSource.FILE), "its size")
+        asked = len(stage.relay.asked("GET", "/experiment/models"))
+        await run(stage, "b")
+        assert len(stage.relay.asked("GET", "/experiment/models")) == asked == 2
 
 
 @MODES
