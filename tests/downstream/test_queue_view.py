@@ -113,6 +113,7 @@ async def test_jobs_do_not_read_the_prompts_that_wait(tmp_path: Path, monkeypatc
         assert page["jobs"][-1] == waits == await stage.client.get_json(f"/api/jobs/{ids[-1]}")
         (only,) = (await stage.client.get_json(f"/api/jobs?workflow_id=from%20{ids[3]}"))["jobs"]
         assert only["id"] == ids[3]
+        monkeypatch.undo()  # the ends of the prompts are written with it
 
 
 @pytest.mark.parametrize("strange", [None, [], "text", {"workflow": None}, {"workflow": [1]}, {"workflow": {}}])

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from proxy.core.mode import Mode
+from proxy.engine import engine
 from tests.engine.relay import Asked, Fate
 from tests.engine.stage import Stage, encode, fresh_id, staged, until
 
@@ -53,7 +54,8 @@ async def test_what_comfyui_says_of_a_probe_is_what_the_client_is_told(tmp_path:
         assert stage.pending(probes=True) == []
 
 
-async def test_a_proxy_that_stops_takes_its_probes_along(tmp_path: Path) -> None:
+async def test_a_proxy_that_stops_takes_its_probes_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "SETTLING", 0.01)  # the answer to the probe never comes
     async with staged(Mode.FULL, tmp_path) as stage:
         await busy(stage)
         task = await park(stage, fresh_id())
