@@ -1,7 +1,7 @@
 """What is written down about each prompt: for the next pins, for the totals, and one line for people at its end."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -181,6 +181,13 @@ def describe(record: Record, account: Account, outcome: Outcome) -> str:
         if account.avoidable_seconds and not record.handling.hidden:
             parts.append(f"pins would have saved {account.avoidable_seconds:.2f} s of loading")
     return f"prompt {record.prompt_id}: " + "; ".join(parts)
+
+
+def describe_deleted(prompt_ids: Sequence[str]) -> str:
+    """One line for prompts that were taken out of the queue together; a client may clear thousands."""
+    if len(prompt_ids) == 1:
+        return f"prompt {prompt_ids[0]}: deleted before it ran"
+    return f"{len(prompt_ids)} prompts: deleted before they ran"
 
 
 def _in_stable_ids(record: Record) -> Timeline:

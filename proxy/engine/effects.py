@@ -16,6 +16,7 @@ from proxy.core import events as ev
 from proxy.core.commands import Code
 from proxy.core.jobs import State
 from proxy.core.ledger import Ledger
+from proxy.engine.bookkeeping import describe_deleted
 from proxy.engine.client_sockets import ClientSockets
 from proxy.engine.endings import Ending
 from proxy.engine.held import Held
@@ -91,6 +92,7 @@ class Effects:
     def conclude(self) -> None:
         """All commands of this moment are carried out: what they deleted is forgotten together."""
         if self._deleted:
+            log.info("%s", describe_deleted(self._deleted))
             self.journal.withdraw(tuple(self._deleted))
             self._deleted.clear()
 
@@ -235,6 +237,7 @@ class Effects:
         if command.reason.code in _TOLD_BY_COMFYUI:
             self.ran(held)
         elif command.state is State.FAILED:
+            log.warning("prompt %s: failed; %s", held.prompt_id, ending.message)
             self.ended(held, ending)
         self.prompts.remove(held)
         if held.over is not None:

@@ -26,6 +26,11 @@ class Ending:
     refusal: Answer | None
     at: int
 
+    @property
+    def message(self) -> str:
+        """Why, for people."""
+        return self._blame()[1]
+
     def error(self, prompt_id: str) -> dict[str, Any]:
         """The data of `execution_error`."""
         node_id, message = self._blame()

@@ -17,7 +17,7 @@ from proxy.core.release import Release
 from proxy.core.strategy import Strategy
 from proxy.engine.arrival import Arrival
 from proxy.engine.between import Between
-from proxy.engine.bookkeeping import Bookkeeping, Totals
+from proxy.engine.bookkeeping import Bookkeeping, Totals, describe_deleted
 from proxy.engine.client_sockets import ClientSockets
 from proxy.engine.comfy import Upstream
 from proxy.engine.departure import ANSWERS, SETTLING, Departure, hand_over, hold_still
@@ -328,7 +328,10 @@ class Engine:
 
     def deleted_from_queue(self, prompt_ids: Iterable[object] | None) -> None:
         """A client deleted these prompts, or all (None), from ComfyUI's queue."""
-        for record in self.records.delete_waiting(prompt_ids):
+        deleted = self.records.delete_waiting(prompt_ids)
+        if deleted:
+            log.info("%s", describe_deleted([record.prompt_id for record in deleted]))
+        for record in deleted:
             self._left_behind.pop(record.prompt_id, None)
             self.forget(record)
 

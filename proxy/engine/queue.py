@@ -342,6 +342,9 @@ class HeldQueue:
         if new_process:
             self.caretaker.reborn()
         self.holding.tell(ev.UpstreamReady(new_process, running, pending, finished))
+        if new_process and missing:
+            again = sum(self.holding.get(held.prompt_id) is held for held in missing)
+            log.warning("ComfyUI is a new process; of the prompts that the old one had, %d are sent again", again)
         self.history.catch_up()
         self._ready.set()
 

@@ -122,6 +122,8 @@ class Watch:
         entry = await read_history_entry(self._client, record.prompt_id)
         if record.timeline.outcome is None:
             if entry is None:
+                if not record.handling.hidden:
+                    log.warning("prompt %s: ComfyUI has it no more, and its history does not", record.prompt_id)
                 self._gone(record)
             else:
                 self._ended(record, entry.outcome)
