@@ -3,18 +3,17 @@
 Only `cli` and `app` read this module; everybody else is handed what it needs.
 """
 
-import difflib
 import os
-import re
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from proxy.addresses import check_url, leads_to, split_address
+from proxy.config_faults import Location, explain, line_of
 from proxy.core.groups import Group, Keep
 from proxy.core.mode import Mode
 from proxy.core.settings import Validate
@@ -225,14 +224,16 @@ def load(path: Path) -> Config:
     try:
         config = Config.model_validate(raw)
     except ValidationError as error:
-        faults = "\n".join(f"{path}:{_line_of(text, fault['loc'])}: {_explain(fault)}" for fault in error.errors())
+        faults = "\n".join(
+            f"{path}:{line_of(text, fault['loc'])}: {explain(fault, Config)}" for fault in error.errors()
+        )
         raise ConfigError(faults) from error
-    if faults := "\n".join(f"{path}:{_line_of(text, loc)}: {fault}" for loc, fault in _contradictions(config)):
+    if faults := "\n".join(f"{path}:{line_of(text, loc)}: {fault}" for loc, fault in _contradictions(config)):
         raise ConfigError(faults)
     return config
 
 
-def _contradictions(config: Config) -> Iterator[tuple[tuple[int | str, ...], str]]:
+def _contradictions(config: Config) -> Iterator[tuple[Location, str]]:
     """What only the whole of it shows: for each fault its key and what is wrong."""
     yield from _repeated_groups(config)
     proxy, upstream = config.proxy, config.upstream
@@ -242,95 +243,8 @@ def _contradictions(config: Config) -> Iterator[tuple[tuple[int | str, ...], str
         yield given, f"upstream.url is comfykeep's own address; set it to ComfyUI's port ({values})"
 
 
-def _repeated_groups(config: Config) -> Iterator[tuple[tuple[int | str, ...], str]]:
+def _repeated_groups(config: Config) -> Iterator[tuple[Location, str]]:
     names = [section.name for section in config.group]
     for place, name in enumerate(names):
         if name in names[:place]:
             yield ("group", place, "name"), f"group.name = {name!r}: there is a group of that name; choose another"
-
-
-def keys(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every key with its default, as `section.key`: what the documentation must name. Of groups, the keys of one."""
-    for name, field in model.model_fields.items():
-        inner = _section(field.annotation)
-        if inner is not None:
-            yield from keys(inner, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{field.alias or name}", field.default
-
-
-def _section(annotation: Any) -> type[BaseModel] | None:
-    """The model of a section, or of each table where there may be several."""
-    inner = next(iter(get_args(annotation)), annotation)
-    return inner if isinstance(inner, type) and issubclass(inner, BaseModel) else None
-
-
-def _line_of(text: str, location: tuple[int | str, ...]) -> int:
-    """The line a key stands on, found by its name below its section's header; 1 where it cannot be told."""
-    *sections, key = [str(part) for part in location if isinstance(part, str)] or [""]
-    header = ".".join(sections)
-    table = next((part for part in location[:2] if isinstance(part, int)), 0)
-    if table:
-        # Of several tables of one name it is the one that is meant: what is before it does not count.
-        before = [match.start() for match in re.finditer(rf"^\s*\[\[\s*{location[0]}\s*\]\]", text, re.MULTILINE)]
-        start = before[table] if table < len(before) else 0
-        return text.count("\n", 0, start) + _line_of(text[start:], tuple(part for part in location if part != table))
-    current, header_line = "", 0
-    for number, line in enumerate(text.splitlines(), start=1):
-        if match := re.match(r"\s*\[+\s*([^\]]+?)\s*\]+", line):
-            current = match[1]
-            header_line = number if current in {header, f"{header}.{key}", key} else header_line
-            if current in {f"{header}.{key}".strip("."), key if not header else ""}:
-                return number
-        elif current == header and re.match(rf'\s*"?{re.escape(key)}"?\s*[=.]', line):
-            return number
-    # In an inline table it stands where the table does.
-    return header_line or (_line_of(text, location[:-1]) if len(location) > 1 else 1)
-
-
-def _explain(fault: Any) -> str:
-    location = tuple(str(part) for part in fault["loc"] if isinstance(part, str))
-    name = ".".join(location)
-    if fault["type"] == "extra_forbidden" and isinstance(fault["input"], dict):
-        close = difflib.get_close_matches(location[-1], list(_names(location[:-1])), n=1, cutoff=0.5)
-        hint = f"did you mean [{'.'.join((*location[:-1], close[0]))}]?" if close else "see docs/configuration.md"
-        return f"unknown table [{name}]: {hint}"
-    if fault["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(
-            name, [key for key, _ in keys()], n=1, cutoff=0.5
-        ) or difflib.get_close_matches(location[-1], list(_names(location[:-1])), n=1, cutoff=0.5)
-        hint = (
-            f"did you mean {close[0]}?" if close else "remove it, or see docs/configuration.md for the keys there are"
-        )
-        return f"unknown key {name}: {hint}"
-    if fault["type"] == "enum":
-        return f"{name} = {fault['input']!r}: must be {fault['ctx']['expected']}"
-    remedy = _REMEDIES.get(fault["type"], fault["msg"].removeprefix("Value error, "))
-    return f"{name} = {fault['input']!r}: {remedy}"
-
-
-_REMEDIES = {
-    "string_type": 'must be a string, in quotes: "…"',
-    "int_type": "must be a whole number, without quotes",
-    "int_parsing": "must be a whole number, without quotes",
-    "int_from_float": "must be a whole number",
-    "float_type": "must be a number, without quotes",
-    "float_parsing": "must be a number, without quotes",
-    "bool_type": "must be true or false, without quotes",
-    "bool_parsing": "must be true or false, without quotes",
-    "tuple_type": "must be a list: [ … ]",
-    "model_type": "must be a table",
-    "dict_type": "must be a table: { … }",
-}
-"""What pydantic's types of faults mean in TOML."""
-
-
-def _names(sections: tuple[str, ...]) -> Iterator[str]:
-    model: type[BaseModel] = Config
-    for section in sections:
-        field = model.model_fields.get(section)
-        inner = _section(field.annotation) if field else None
-        if inner is None:
-            return
-        model = inner
-    yield from (field.alias or name for name, field in model.model_fields.items())

@@ -1,15 +1,18 @@
 """proxy.toml: what it accepts, what it says about the rest, and that file, model and docs agree."""
 
 import json
+import math
 import re
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from proxy.addresses import leads_to, split_address
-from proxy.config import Config, keys, load
+from proxy.config import Config, load
+from proxy.config_faults import explain, keys
 from proxy.core.mode import Mode
 from proxy.errors import ConfigError
 
@@ -26,12 +29,12 @@ def flatten(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-GROUPS = {key for key, _ in keys() if key.startswith("group.")}
+GROUPS = {key for key, _ in keys(Config) if key.startswith("group.")}
 """Keys of a table that is there once, often or not at all: they have no place in a file of defaults."""
 
 
 def defaults() -> dict[str, Any]:
-    return {key: as_toml(default) for key, default in keys() if key not in GROUPS}
+    return {key: as_toml(default) for key, default in keys(Config) if key not in GROUPS}
 
 
 def as_toml(value: Any) -> Any:
@@ -93,8 +96,11 @@ GROUP = "[[group]]\nname = 'a'\nmodels = ['*']\n"
         ("proxy = 3\n", ["proxy.toml:1", "must be a table"]),
         ("[residency]\n\nsizes = { x = -2 }\n", ["proxy.toml:3", "residency.sizes.x", "-2"]),
         ("[residency]\nsizes = 3\n", ["proxy.toml:2", "must be a table"]),
-        ("[pins]\nram_share = 1.5\n", ["pins.ram_share", "1.5"]),
-        ("[pins]\nmax_chains = -1\n", ["pins.max_chains", "-1"]),
+        ("[pins]\nram_share = 1.5\n", ["pins.ram_share = 1.5: must be 1.0 or less; the default is 0.5"]),
+        ("[pins]\nmax_chains = -1\n", ["pins.max_chains = -1: must be 0 or more; the default is 16"]),
+        ("[queue]\nage_step = 0\n", ["proxy.toml:2: queue.age_step = 0: must be more than 0"]),
+        ("[proxy]\nlog_level = 'loud'\n", ["proxy.log_level = 'loud': must be 'debug', 'info', 'warning' or 'error'"]),
+        ("[[group]]\nname = 'a'\n", ["proxy.toml:1: group.models is missing; each [[group]] needs it"]),
         ("[pins\n", ["not valid TOML"]),
         ("[upstream]\ngpu = ''\n", ["proxy.toml:2", "upstream.gpu"]),
         ("[residency]\nram_limit = -1\n", ["proxy.toml:2", "residency.ram_limit", "-1"]),
@@ -115,6 +121,27 @@ def test_a_fault_names_its_place_and_its_remedy(tmp_path: Path, text: str, said:
         load(path)
     for part in said:
         assert part in str(caught.value)
+
+
+WRONG: tuple[Any, ...] = (-1, 0, 1e9, 0.5, math.nan, math.inf, True, "", "x", [], [1], {"x": 1}, [{"x": 1}])
+"""One of these is wrong for any key."""
+
+
+@pytest.mark.parametrize("key", [key for key, _ in keys(Config)])
+def test_faults_are_told_in_words_about_the_file(key: str) -> None:
+    """pydantic's own words are about inputs and types of Python."""
+    section, *inner, name = key.split(".")
+    said = []
+    for value in WRONG:
+        table: Any = {name: value}
+        for part in reversed(inner):
+            table = {part: table}
+        try:
+            Config.model_validate({section: [table] if section == "group" else table})
+        except ValidationError as error:
+            said += [explain(fault, Config) for fault in error.errors()]
+    assert any(key in line for line in said)
+    assert not [line for line in said if re.search(r"\b([Ii]nput|[Ff]ield|valid)\b", line)]
 
 
 def test_all_faults_are_told_at_once(tmp_path: Path) -> None:

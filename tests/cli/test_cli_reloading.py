@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from proxy.cli.reloading import RELOADABLE, reload
-from proxy.config import Config, keys
+from proxy.config import Config
+from proxy.config_faults import keys
 from proxy.core.evidence import MemoryRead
 from proxy.core.mode import Mode
 from proxy.core.release import Idleness
@@ -150,5 +151,5 @@ async def test_what_needs_a_restart_is_named_each_time(tmp_path: Path, caplog: p
 
 
 def test_every_reloadable_key_exists() -> None:
-    names = [key for key, _ in keys()]
+    names = [key for key, _ in keys(Config)]
     assert all(any(name == key or name.startswith(f"{key}.") for name in names) for key in RELOADABLE)
