@@ -207,30 +207,39 @@ def state_directory() -> Path:
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "comfykeep"
 
 
-def load(path: Path) -> Config:
-    """Read and check a configuration file.
+def load(path: Path | None, upstream: str | None = None) -> Config:
+    """Read and check a configuration file; without one every key has its default.
+
+    `upstream` is a base URL that `check_url` has passed; it stands above what the file says.
 
     Raises:
         ConfigError: when it cannot be read, is no TOML, or a key is unknown or out of range; all faults at once.
     """
+    text = "" if path is None else _read(path)
+
+    def placed(location: Location, fault: str) -> str:
+        return fault if path is None else f"{path}:{line_of(text, location)}: {fault}"
+
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
-    try:
-        raw = tomllib.loads(text)
+        config = Config.model_validate(tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
-    try:
-        config = Config.model_validate(raw)
     except ValidationError as error:
-        faults = "\n".join(
-            f"{path}:{line_of(text, fault['loc'])}: {explain(fault, Config)}" for fault in error.errors()
-        )
-        raise ConfigError(faults) from error
-    if faults := "\n".join(f"{path}:{line_of(text, loc)}: {fault}" for loc, fault in _contradictions(config)):
-        raise ConfigError(faults)
+        faults = [placed(fault["loc"], explain(fault, Config)) for fault in error.errors()]
+        raise ConfigError("\n".join(faults)) from error
+    if upstream is not None:
+        section = config.upstream.model_copy(update={"url": upstream})
+        config = config.model_copy(update={"upstream": section})
+    if contradictions := [placed(*found) for found in _contradictions(config)]:
+        raise ConfigError("\n".join(contradictions))
     return config
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
 
 
 def _contradictions(config: Config) -> Iterator[tuple[Location, str]]:

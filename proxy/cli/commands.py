@@ -1,5 +1,6 @@
 """All commands: what they take, and whom they hand it to. What they do stands elsewhere."""
 
+import functools
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +9,8 @@ import typer
 from rich.console import Console
 
 from proxy.cli import benches, queueing, remote, service, serving, status, warming
-from proxy.cli.options import ConfigOption, JsonOption, PromptArgument, ProxyOption, read_config
+from proxy.cli.options import ConfigOption, JsonOption, PromptArgument, ProxyOption, UpstreamOption
+from proxy.config import load
 from proxy.core.mode import Mode
 from proxy.errors import ConfigError
 
@@ -28,15 +30,16 @@ app.command()(status.status)
 
 
 @app.command()
-def serve(config: ConfigOption = None) -> None:
+def serve(upstream: UpstreamOption = None, config: ConfigOption = None) -> None:
     """Front a ComfyUI until stopped (Ctrl-C or SIGTERM)."""
-    serving.serve(read_config(config), config)
+    again = None if config is None else functools.partial(load, config, upstream)
+    serving.serve(load(config, upstream), again)
 
 
 @app.command()
-def check(config: ConfigOption = None) -> None:
+def check(upstream: UpstreamOption = None, config: ConfigOption = None) -> None:
     """Say what is fronted, what its flags mean for models, and each problem with its remedy."""
-    raise typer.Exit(serving.check(read_config(config)))
+    raise typer.Exit(serving.check(load(config, upstream)))
 
 
 @app.command()
@@ -60,7 +63,7 @@ def mode(
     config: ConfigOption = None,
 ) -> None:
     """Show or change the mode of a running proxy; it holds from the next prompt on."""
-    remote.mode(remote.address(proxy, read_config(config)), new)
+    remote.mode(remote.address(proxy, load(config)), new)
 
 
 @app.command()
@@ -71,18 +74,18 @@ def diff(
     json_output: JsonOption = False,
 ) -> None:
     """Show what a client sent against what ComfyUI got, each change with its rule."""
-    remote.diff(remote.address(proxy, read_config(config)), prompt_id, json_output=json_output)
+    remote.diff(remote.address(proxy, load(config)), prompt_id, json_output=json_output)
 
 
 @app.command()
 def loaders(
-    upstream: Annotated[str | None, typer.Option(help="the ComfyUI to ask; default: the configured one")] = None,
+    upstream: UpstreamOption = None,
     object_info: Annotated[Path | None, typer.Option(help="a saved answer of GET /object_info instead")] = None,
     config: ConfigOption = None,
     json_output: JsonOption = False,
 ) -> None:
     """List which node classes are taken for model loaders or chain nodes, and why."""
-    serving.loaders(read_config(config), upstream, object_info, json_output=json_output)
+    serving.loaders(load(config), upstream, object_info, json_output=json_output)
 
 
 def main() -> None:

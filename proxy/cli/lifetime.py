@@ -11,12 +11,11 @@ import logging
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 
 from proxy import systemd
 from proxy.app import Running
 from proxy.cli.reloading import reload
-from proxy.config import load
+from proxy.config import Config
 from proxy.errors import ConfigError
 from proxy.tasks import Tasks
 
@@ -29,9 +28,9 @@ RECONCILING = 60.0
 class Lifetime:
     """From the first signal handler to the last word. Make it inside the event loop, before anything is started."""
 
-    def __init__(self, path: Path | None) -> None:
-        """`path` is the configuration's, None where all keys have their defaults."""
-        self._path = path
+    def __init__(self, read_again: Callable[[], Config] | None) -> None:
+        """`read_again` reads the configuration; None where there is no file."""
+        self._read_again = read_again
         self._stop = asyncio.Event()
         self._proxy: Running | None = None
         self._tasks = Tasks()
@@ -79,11 +78,11 @@ class Lifetime:
         proxy = self._required()
         async with self._reloading:
             proxy.warmup.reload()
-            if self._path is None:
+            if self._read_again is None:
                 log.info("reloaded: there is no configuration file to read again")
                 return
             try:
-                await reload(proxy, load(self._path))
+                await reload(proxy, self._read_again())
             except ConfigError as error:
                 log.error("the configuration stays as it was: %s", error)  # noqa: TRY400 - the error says it all
 

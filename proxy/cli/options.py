@@ -7,7 +7,7 @@ from typing import Annotated, TypeAlias
 import typer
 from rich.console import Console
 
-from proxy.config import Config, load
+from proxy.addresses import check_url
 
 _UNFOLDED = 10_000
 """Characters that no row needs; a table takes only what it needs."""
@@ -19,25 +19,26 @@ def _not_empty(value: str) -> str:
     return value
 
 
+def _base_url(value: str | None) -> str | None:
+    try:
+        return None if value is None else check_url(value)
+    except ValueError as error:
+        raise typer.BadParameter(f"{value!r} {error}") from error
+
+
 ConfigOption: TypeAlias = Annotated[
     Path | None, typer.Option("--config", "-c", help="proxy.toml; without it every key has its default")
 ]
 JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
+UpstreamOption: TypeAlias = Annotated[
+    str | None, typer.Option(help="URL of the ComfyUI; default: the configured one", callback=_base_url)
+]
 ProxyOption: TypeAlias = Annotated[
     str | None, typer.Option("--proxy", help="URL of the running proxy; default: where the configuration listens")
 ]
 PromptArgument: TypeAlias = Annotated[
     str, typer.Argument(help="the id that ComfyUI answered to the submission", callback=_not_empty)
 ]
-
-
-def read_config(path: Path | None) -> Config:
-    """The configuration that a command was given.
-
-    Raises:
-        ConfigError: when it cannot be used.
-    """
-    return Config() if path is None else load(path)
 
 
 def table_console() -> Console:

@@ -11,8 +11,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from proxy.cli.options import ConfigOption, JsonOption, PromptArgument, ProxyOption, read_config, table_console
+from proxy.cli.options import ConfigOption, JsonOption, PromptArgument, ProxyOption, table_console
 from proxy.cli.remote import address, call
+from proxy.config import load
 
 app = typer.Typer(
     name="queue",
@@ -36,7 +37,7 @@ def show(
     """List what runs, is staged and waits, in the order in which it is expected to run."""
     if context.invoked_subcommand is not None:
         return
-    answer = call(address(proxy, read_config(config)), f"/comfykeep/queue?limit={limit}")
+    answer = call(address(proxy, load(config)), f"/comfykeep/queue?limit={limit}")
     if json_output:
         print(json.dumps(answer, indent=2))  # noqa: T201 - the answer of a command
         return
@@ -52,14 +53,14 @@ def show(
 @app.command()
 def pause(proxy: ProxyOption = None, config: ConfigOption = None) -> None:
     """Send nothing more to ComfyUI: what runs finishes, submissions are still taken. Holds across restarts."""
-    call(address(proxy, read_config(config)), "/comfykeep/queue/pause", "POST", {})
+    call(address(proxy, load(config)), "/comfykeep/queue/pause", "POST", {})
     Console().print("paused; `comfykeep queue resume` ends that")
 
 
 @app.command()
 def resume(proxy: ProxyOption = None, config: ConfigOption = None) -> None:
     """End a pause."""
-    answer = call(address(proxy, read_config(config)), "/comfykeep/queue/resume", "POST", {})
+    answer = call(address(proxy, load(config)), "/comfykeep/queue/resume", "POST", {})
     others = ", ".join(answer["paused_by"])
     Console().print(f"still paused by {others}" if others else "resumed")
 
@@ -67,14 +68,14 @@ def resume(proxy: ProxyOption = None, config: ConfigOption = None) -> None:
 @app.command()
 def front(prompt_id: PromptArgument, proxy: ProxyOption = None, config: ConfigOption = None) -> None:
     """Run a waiting prompt next of its priority, with what must come before it."""
-    call(address(proxy, read_config(config)), "/comfykeep/queue/front", "POST", {"prompt_id": prompt_id})
+    call(address(proxy, load(config)), "/comfykeep/queue/front", "POST", {"prompt_id": prompt_id})
     Console().print(f"{prompt_id} is first of its priority", highlight=False)
 
 
 @app.command()
 def cancel(prompt_id: PromptArgument, proxy: ProxyOption = None, config: ConfigOption = None) -> None:
     """Take a prompt out of the queue; one that runs is interrupted."""
-    call(address(proxy, read_config(config)), "/comfykeep/queue/cancel", "POST", {"prompt_id": prompt_id})
+    call(address(proxy, load(config)), "/comfykeep/queue/cancel", "POST", {"prompt_id": prompt_id})
     Console().print(f"{prompt_id} is cancelled", highlight=False)
 
 
@@ -82,7 +83,7 @@ def explain(
     prompt_id: PromptArgument, proxy: ProxyOption = None, config: ConfigOption = None, json_output: JsonOption = False
 ) -> None:
     """Say why a prompt waits, or when and why it was chosen, overtaken, called back, ended (mode full)."""
-    answer = call(address(proxy, read_config(config)), f"/comfykeep/prompts/{quote(prompt_id, safe='')}/story")
+    answer = call(address(proxy, load(config)), f"/comfykeep/prompts/{quote(prompt_id, safe='')}/story")
     if json_output:
         print(json.dumps(answer, indent=2))  # noqa: T201 - the answer of a command
         return

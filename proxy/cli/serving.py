@@ -24,6 +24,7 @@ from proxy.collecting import collect_rarely
 from proxy.config import Config
 from proxy.core.advice import Advice, Severity
 from proxy.core.mode import Mode
+from proxy.engine.instance import INSTANCE, asked_instance
 from proxy.engine.report import Report, Wanted, survey
 from proxy.errors import ComfykeepError, UpstreamError
 from proxy.journal_peek import told, unfinished
@@ -63,23 +64,28 @@ def run_async(main: Coroutine[Any, Any, int]) -> int:
         return runner.run(main)
 
 
-def serve(config: Config, path: Path | None) -> None:
-    """Front a ComfyUI until told to stop; `path` is where the configuration came from, to be read again at SIGHUP.
+def serve(config: Config, read_again: Callable[[], Config] | None) -> None:
+    """Front a ComfyUI until told to stop; `read_again` reads the configuration anew at SIGHUP, None if it has no file.
 
     Raises:
-        ServeError: when the address cannot be listened on, or the journal cannot be used.
+        ServeError: when the address cannot be listened on, leads back to itself, or the journal cannot be used.
     """
     logging.basicConfig(level=config.proxy.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("aiohttp.server").addFilter(told_in_a_line)
     collect_rarely()
     with contextlib.suppress(KeyboardInterrupt):
-        run_async(_serve(config, path))
+        run_async(_serve(config, read_again))
 
 
-async def _serve(config: Config, path: Path | None) -> int:
-    lifetime = Lifetime(path)
+async def _serve(config: Config, read_again: Callable[[], Config] | None) -> int:
+    lifetime = Lifetime(read_again)
     try:
         async with running(config) as proxy, lifetime.of(proxy):
+            if await asked_instance(proxy.engine.upstream.client) == INSTANCE:
+                raise ServeError(
+                    f"{config.upstream.url} leads back to comfykeep itself, which listens on {config.proxy.listen}. "
+                    "Set [upstream] url to ComfyUI's own port."
+                )
             log.info("listening on %s, mode %s; stop with Ctrl-C", proxy.url, config.proxy.mode)
             if config.proxy.host not in _LOOPBACK:
                 log.warning(
@@ -158,27 +164,15 @@ async def _survey(config: Config, client: UpstreamClient) -> Report:
     return await survey(client, memory_watch(config, client), wanted, *_overrides(config))
 
 
-_CHAINED = Advice("What answers at [upstream] url is itself a comfykeep.", "Set it to ComfyUI's own address.")
-
-
-async def _is_comfykeep(client: UpstreamClient) -> bool:
-    try:
-        answer = await client.get_json("/comfykeep/mode")
-    except UpstreamError:
-        return False
-    return isinstance(answer, dict) and "mode" in answer
-
-
 def check(config: Config) -> int:
     """Print what is fronted, each problem with its remedy, warnings and hints; 1 when there is a problem, else 0."""
 
-    async def look() -> tuple[Report, bool]:
+    async def look() -> Report:
         async with UpstreamClient(config.upstream.url) as client:
-            return await _survey(config, client), await _is_comfykeep(client)
+            return await _survey(config, client)
 
-    report, chained = asyncio.run(look())
+    report = asyncio.run(look())
     problems = [
-        *([_CHAINED] if chained else []),
         *_left_in_journal(config),
         *report.problems,
         *schedule_problems(config, report.schema),

@@ -11,9 +11,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from proxy.cli.options import ConfigOption, JsonOption, ProxyOption, read_config, table_console
+from proxy.cli.options import ConfigOption, JsonOption, ProxyOption, table_console
 from proxy.cli.queueing import spell
 from proxy.cli.remote import address, call
+from proxy.config import load
 from proxy.journal_peek import told
 
 _EVERY = 2.0
@@ -30,7 +31,7 @@ def status(
     json_output: JsonOption = False,
 ) -> None:
     """Show where models are, what is kept and why, how full RAM and VRAM are, and what that has saved."""
-    url = address(proxy, read_config(config))
+    url = address(proxy, load(config))
     answer = call(url, "/comfykeep/status")
     if json_output:
         print(json.dumps(answer, indent=None if watch else 2), flush=True)  # noqa: T201 - the answer of a command

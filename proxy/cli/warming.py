@@ -17,10 +17,11 @@ from rich.table import Table
 
 from normalizer import Schema
 from proxy.cli import remote
-from proxy.cli.options import ConfigOption, JsonOption, ProxyOption, read_config, table_console
-from proxy.config import Config
+from proxy.cli.options import ConfigOption, JsonOption, ProxyOption, table_console
+from proxy.config import Config, load
 from proxy.core.advice import Advice
-from warmup import Depth, Result, Surroundings, check, load
+from warmup import Depth, Result, Surroundings, check
+from warmup import load as load_schedule
 
 _ROUTE = "/comfykeep/warmup"
 _LOOK = 0.3
@@ -45,7 +46,7 @@ def warm(
     """Load models now, behind clients' prompts, and wait for it; status 1 when that fails."""
     if name is not None and model is not None:
         raise typer.BadParameter("give the name of an entry or --model, not both")
-    url = remote.address(proxy, read_config(config))
+    url = remote.address(proxy, load(config))
     if show_list or (name is None and model is None):
         _show(remote.call(url, _ROUTE), json_output=json_output)
         return
@@ -127,7 +128,7 @@ def schedule_problems(config: Config, schema: Schema | None) -> list[Advice]:
     path = config.warmup.file
     if path is None:
         return []
-    schedule = load(path)
+    schedule = load_schedule(path)
     groups = {group.name: group for group in config.groups}
     faults = schedule.faults if schema is None else check(schedule, Surroundings(schema, (), groups))
     return [Advice(f"{fault.where}: {fault.problem}.", _sentence(fault.remedy)) for fault in faults]

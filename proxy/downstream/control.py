@@ -7,6 +7,7 @@ from aiohttp import web
 
 from proxy.core.mode import Mode
 from proxy.engine import Engine
+from proxy.engine.instance import INSTANCE
 from proxy.errors import DownstreamError
 
 
@@ -17,10 +18,15 @@ class Control:
         self._engine = engine
 
     async def get_mode(self, _request: web.Request) -> web.StreamResponse:
-        """`GET /comfykeep/mode`, with what waits in the held queue whatever the mode is."""
+        """`GET /comfykeep/mode`, what waits in the held queue whatever the mode is, and which comfykeep this is."""
         engine = self._engine
         return web.json_response(
-            {"mode": engine.mode, "waiting_here": engine.waiting_here, "paused_by": engine.paused_by}
+            {
+                "mode": engine.mode,
+                "waiting_here": engine.waiting_here,
+                "paused_by": engine.paused_by,
+                "instance": INSTANCE,
+            }
         )
 
     async def set_mode(self, request: web.Request) -> web.StreamResponse:

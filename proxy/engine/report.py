@@ -10,12 +10,14 @@ from proxy.core.budget import Limits, Machine
 from proxy.core.flags import CacheMode
 from proxy.core.groups import Group
 from proxy.core.strategy import INSTALL, NOT_INSTALLED, Strategy, in_effect
+from proxy.engine.instance import asked_instance
 from proxy.engine.memory import MemoryWatch
 from proxy.errors import ConfigError, UpstreamError
 from proxy.upstream.client import UpstreamClient
 from proxy.upstream.stats import StatsReader, SystemStats
 
 _GB = 1024**3
+_CHAINED = Advice("What answers at [upstream] url is itself a comfykeep.", "Set it to ComfyUI's own address.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +68,12 @@ async def survey(
     client: UpstreamClient, memory: MemoryWatch, wanted: Wanted, include: Iterable[str], exclude: Iterable[str]
 ) -> Report:
     """Look at the ComfyUI behind `client`. Never raises for what is found: that is a problem in the report."""
+    chained = () if await asked_instance(client) is None else (_CHAINED,)
     try:
         stats = await memory.reader.read()
         schema = Schema.from_object_info(await client.get_json("/object_info"), include=include, exclude=exclude)
     except UpstreamError as error:
-        return Report(client.base_url, problems=(Advice(f"{error.message}.", error.details),))
+        return Report(client.base_url, problems=(*chained, Advice(f"{error.message}.", error.details)))
     try:
         unclear = await _gpu_problems(memory)
         machine = await memory.settle(stats)
@@ -85,7 +88,7 @@ async def survey(
     flags = replace(stats.flags, cache=CacheMode.CLASSIC) if _needs_no_cache(stats, possible) else stats.flags
     files = {**await _files(memory.reader), **wanted.sizes}
     advice = advise(flags, machine, wanted.limits, wanted.groups, files, frozenset(_choices(schema)))
-    problems = (*missing, *unclear, *advice, *_about_loaders(roles))
+    problems = (*chained, *missing, *unclear, *advice, *_about_loaders(roles))
     return Report(client.base_url, stats, schema, machine, roles, exchanged, problems)
 
 

@@ -1,5 +1,6 @@
 """The command line by itself: what it takes, refuses, and how it ends."""
 
+import json
 import socket
 import sys
 import types
@@ -119,3 +120,51 @@ async def test_tls_towards_a_comfyui_without_it_names_http() -> None:
         with pytest.raises(UpstreamError) as caught:
             await client.get("/prompt")
     assert "Use http://" in caught.value.remedy
+
+
+CHANGES = [
+    {
+        "rule": "stable-id",
+        "node_id": "4",
+        "before": "4",
+        "after": "7000000000000000",
+        "reason": "the loader has one name in all workflows",
+    },
+    {"rule": "pin", "node_id": "8" * 16, "before": None, "after": {"inputs": {"name": "x" * 300}}, "reason": "stays"},
+]
+
+
+def diff(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str) -> str:
+    def call(url: str, path: str) -> Any:
+        assert (url, path) == ("http://127.0.0.1:8189", f"/comfykeep/prompts/{LONG}")
+        return {"prompt_id": LONG, "handling": "rewritten", "changes": CHANGES}
+
+    monkeypatch.setattr(remote, "call", call)
+    monkeypatch.setenv("COLUMNS", "80")
+    commands.app(["diff", LONG, *arguments], standalone_mode=False)
+    return capsys.readouterr().out
+
+
+def test_each_change_of_a_diff_is_a_paragraph(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Long values are cut, so that a model's list of files does not fill the screen; ids and reasons are whole."""
+    long_value = '{"inputs": {"name": "' + "x" * (remote._SHOWN - 22) + "…"
+    assert diff(capsys, monkeypatch).splitlines() == [
+        f"Prompt {LONG}, rewritten: 2 changes",
+        "",
+        "stable-id: node 4",
+        "  the client sent 4",
+        "  ComfyUI got     7000000000000000",
+        "  why             the loader has one name in all workflows",
+        "",
+        f"pin: node {'8' * 16}",
+        f"  ComfyUI got     {long_value}",
+        "  why             stays",
+    ]
+
+
+def test_a_diff_as_json_is_the_whole_answer(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert json.loads(diff(capsys, monkeypatch, "--json"))["changes"] == CHANGES
