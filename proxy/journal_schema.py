@@ -117,8 +117,10 @@ def _lock(file: int) -> None:
         import msvcrt  # noqa: PLC0415 - exists on Windows only
 
         os.lseek(file, 1 << 30, os.SEEK_SET)  # far behind what is written: Windows forbids reading a locked byte
-        msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
-        os.lseek(file, 0, os.SEEK_SET)
+        try:
+            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+        finally:
+            os.lseek(file, 0, os.SEEK_SET)  # where it says who holds it
     else:
         import fcntl  # noqa: PLC0415 - does not exist on Windows
 

@@ -6,7 +6,7 @@ import re
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -84,8 +84,13 @@ class Serving:
 
 
 @asynccontextmanager
-async def serving(folder: Path, upstream: str, text: str = "") -> AsyncIterator[Serving]:
-    """Serve a ComfyUI with a configuration of `text` besides addresses and journal, which are in `folder`."""
+async def serving(
+    folder: Path, upstream: str, text: str = "", *, command: Sequence[str] = (str(COMFYKEEP),)
+) -> AsyncIterator[Serving]:
+    """Serve a ComfyUI with a configuration of `text` besides addresses and journal, which are in `folder`.
+
+    `command` is what starts comfykeep.
+    """
     write_config(folder, upstream, text)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.settimeout(0.0)
@@ -93,7 +98,7 @@ async def serving(folder: Path, upstream: str, text: str = "") -> AsyncIterator[
         address.unlink(missing_ok=True)
         systemd.bind(str(address))
         process = await asyncio.create_subprocess_exec(
-            str(COMFYKEEP),
+            *command,
             "serve",
             "--config",
             str(folder / "proxy.toml"),
