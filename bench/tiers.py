@@ -14,7 +14,7 @@ from bench.rig import Rig
 from bench.workflows import flux, sd15_with_lora, sdxl
 from proxy.core.budget import Limits
 from proxy.core.tiers import Tier
-from simulator.config import DEFAULT_MODELS, GB, CacheMode, SimulatorConfig
+from simulator.config import DEFAULT_MODELS, GB, CacheMode, SimulatorConfig, VramMode
 from simulator.memory import Killed
 
 MODELS: Mapping[str, Mapping[str, int]] = {
@@ -102,7 +102,7 @@ def settings() -> Iterator[Setting]:
         yield Setting(f"none, {size}", _with(machine, cache=CacheMode.NONE))
         yield Setting(f"--cache-ram 6 {free:g}, no pins, {size}", _with(machine, cache_ram=(6.0, free)), no_pins)
     yield Setting("no smart memory, 64/24 GB", _with(MEDIUM, disable_smart_memory=True))
-    yield Setting("--highvram, 64/48 GB", _with(MEDIUM, highvram=True, vram_gb=48.0))
+    yield Setting("--highvram, 64/48 GB", _with(MEDIUM, vram_mode=VramMode.HIGH, vram_gb=48.0))
 
 
 def ram_for_three() -> Iterator[Setting]:

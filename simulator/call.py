@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from .events import Binary
 from .graph import GraphBuilder
+from .ledger import Doer
 from .nodes.base import Interrupted
 from .progress import Progress
 from .stills import Still
@@ -42,6 +43,7 @@ class NodeCall:
         self.prompt_id = prompt_id
         self.node_id = node_id
         self.class_type = class_type
+        self.doer = Doer(prompt_id, node_id, class_type)
         self._site = site
         self._progress = progress
         self._index = index

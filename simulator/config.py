@@ -32,6 +32,16 @@ DEFAULT_MODELS: Mapping[str, Mapping[str, int]] = {
 }
 
 
+class VramMode(StrEnum):
+    """What becomes of a model that is not computing. The values are ComfyUI's flags; NORMAL is none of them."""
+
+    NORMAL = ""
+    LOW = "--lowvram"
+    NONE = "--novram"
+    HIGH = "--highvram"
+    GPU_ONLY = "--gpu-only"
+
+
 class CacheMode(StrEnum):
     """ComfyUI's node caches; RAM pressure is what it uses when no flag says otherwise."""
 
@@ -54,7 +64,7 @@ class NodeStart:
 class SimulatorConfig:
     """All that a simulated ComfyUI can be told.
 
-    It manages VRAM the classical way, so its command line has --disable-dynamic-vram.
+    Unless told otherwise it manages VRAM the classical way, so its command line has --disable-dynamic-vram.
 
     Sizes in GB are 2^30 bytes; bandwidths are GB per second.
     """
@@ -94,8 +104,14 @@ class SimulatorConfig:
 
     output_directory: Path | None = None
     """Where saved files go, and stay when it ends; None is a folder that ends with it."""
-    highvram: bool = False
-    gpu_only: bool = False
+    vram_mode: VramMode = VramMode.NORMAL
+    dynamic_vram: bool = False
+    """Weights are paged into VRAM on demand; see `paging.py`."""
+    high_ram: bool = False
+    """With dynamic VRAM, copies of weights stay in RAM even when it runs short."""
+    fast_disk: bool = False
+    """With dynamic VRAM, no copies of weights are made in RAM."""
+    vram_headroom_gb: float = 0.0
     disable_smart_memory: bool = False
     reserve_vram_gb: float | None = None
     preview_method: str = "none"
@@ -122,11 +138,12 @@ class SimulatorConfig:
 
     def argv(self, port: int) -> list[str]:
         """The command line as ComfyUI would report it in /system_stats."""
-        words = ["main.py", "--listen", self.host, "--port", str(port), "--disable-dynamic-vram"]
+        words = ["main.py", "--listen", self.host, "--port", str(port)]
+        words.append("--enable-dynamic-vram" if self.dynamic_vram else "--disable-dynamic-vram")
         words += self._cache_flags()
         switches = {
-            "--highvram": self.highvram,
-            "--gpu-only": self.gpu_only,
+            str(self.vram_mode): self.vram_mode is not VramMode.NORMAL,
+            "--fast-disk": self.fast_disk,
             "--disable-smart-memory": self.disable_smart_memory,
             "--disable-metadata": self.disable_metadata,
             "--enable-compress-response-body": self.compress,
@@ -134,6 +151,8 @@ class SimulatorConfig:
         words += [flag for flag, on in switches.items() if on]
         if self.reserve_vram_gb is not None:
             words += ["--reserve-vram", f"{self.reserve_vram_gb:g}"]
+        if self.vram_headroom_gb:
+            words += ["--vram-headroom", f"{self.vram_headroom_gb:g}"]
         if self.preview_method != "none":
             words += ["--preview-method", self.preview_method]
         if self.cors_origin is not None:
@@ -147,7 +166,7 @@ class SimulatorConfig:
     def _cache_flags(self) -> list[str]:
         match self.cache:
             case CacheMode.CLASSIC:
-                return ["--cache-classic"]
+                return ["--high-ram" if self.high_ram else "--cache-classic"]
             case CacheMode.LRU:
                 return ["--cache-lru", str(self.cache_lru)]
             case CacheMode.NONE:

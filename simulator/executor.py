@@ -9,10 +9,11 @@ from typing import Any
 
 from .cache import Cache, CacheEntry, ClassicCache, LRUCache, NullCache
 from .call import Interrupt, NodeCall
-from .config import GB, CacheMode
+from .config import GB, MB, CacheMode
 from .events import Events
 from .graph import DynamicPrompt, ExecutionBlocker
 from .invoke import gather, slices
+from .ledger import Doer
 from .machine import Machine
 from .nodes.base import Classes
 from .pressure import LARGE_INTERMEDIATE, RAMPressureCache
@@ -20,6 +21,9 @@ from .progress import Progress
 from .run import Failure, PromptRun, Result, Site
 from .signature import InputSignatures, KeySet
 from .topology import Cycle, ExecutionList
+
+# execution.py: what is freed of copies of weights beyond what is missing.
+_MORE_COPIES = 512 * MB
 
 
 class Executor:
@@ -58,7 +62,9 @@ class Executor:
             case CacheMode.NONE:
                 self._outputs = NullCache()
             case CacheMode.RAM:
-                self._outputs = RAMPressureCache(self._machine.memory)
+                pressure = RAMPressureCache(self._machine.memory, spare_models=config.dynamic_vram)
+                self._machine.memory.ram_short = lambda: pressure.release(self._active_bytes)
+                self._outputs = pressure
         self._objects = NullCache() if config.cache is CacheMode.NONE else ClassicCache()
         self.messages = []
         self.success = True
@@ -106,7 +112,7 @@ class Executor:
         }
         self._events.last_node_id = None
         if self._machine.config.disable_smart_memory:
-            await self._machine.moved(self._machine.memory.unload_all(), prompt_id)
+            await self._machine.moved(self._machine.memory.unload_all(), Doer(prompt_id))
 
     async def _run_nodes(self, run: PromptRun, todo: ExecutionList) -> Failure | None:
         while not todo.empty():
@@ -122,7 +128,7 @@ class Executor:
                 todo.unstage()
             else:
                 todo.complete()
-            self._release_ram()
+            self._release_ram(run.prompt_id)
         return None
 
     async def _make_room(self, node_id: str, children: list[str]) -> None:
@@ -139,7 +145,7 @@ class Executor:
                 run.send_cached(node_id, entry)
         self._add_message("execution_success", {"prompt_id": run.prompt_id}, broadcast=False)
 
-    def _release_ram(self) -> None:
+    def _release_ram(self, prompt_id: str) -> None:
         """After each node: evict what the RAM-pressure cache evicts."""
         cache = self._outputs
         if not isinstance(cache, RAMPressureCache):
@@ -149,7 +155,9 @@ class Executor:
         if short > 0:
             short -= cache.release(self._active_bytes, active=True, smallest=LARGE_INTERMEDIATE)
         if short > 0:
-            cache.release(self._active_bytes, active=True)
+            wanted = int(short) + _MORE_COPIES
+            if not self._machine.config.dynamic_vram or self._machine.memory.release_copies(wanted, prompt_id) < short:
+                cache.release(self._active_bytes, active=True)
 
     def _report(self, run: PromptRun, failure: Failure, known: list[str]) -> None:
         message = {

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .config import DEFAULT_MODELS, CacheMode, SimulatorConfig
+from .config import DEFAULT_MODELS, CacheMode, SimulatorConfig, VramMode
 
 _ONLY_REPORTED = frozenset(
     [
@@ -35,7 +35,6 @@ _ONLY_REPORTED = frozenset(
         "disable-auto-launch",
         "disable-cuda-graphs",
         "disable-cuda-malloc",
-        "disable-dynamic-vram",
         "disable-ipex-optimize",
         "disable-manager-ui",
         "disable-mmap",
@@ -48,14 +47,12 @@ _ONLY_REPORTED = frozenset(
         "dont-upcast-attention",
         "enable-asset-hashing",
         "enable-assets",
-        "enable-dynamic-vram",
         "enable-manager",
         "enable-manager-legacy-ui",
         "enable-triton-backend",
         "extra-model-",
         "paths-config",
         "fast",
-        "fast-disk",
         "feature-flag",
         "force-channels-last",
         "force-fp16",
@@ -83,12 +80,9 @@ _ONLY_REPORTED = frozenset(
         "input-directory",
         "list-feature-flags",
         "log-stdout",
-        "lowvram",
         "mmap-torch-files",
         "models-directory",
         "multi-user",
-        "normalvram",
-        "novram",
         "oneapi-device-selector",
         "preview-size",
         "quick-test-for-ci",
@@ -105,7 +99,6 @@ _ONLY_REPORTED = frozenset(
         "use-split-cross-attention",
         "user-directory",
         "verbose",
-        "vram-headroom",
         "whitelist-custom-nodes",
         "windows-standalone-build",
     ]
@@ -118,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="comfykeep simulate",
         description="A simulated ComfyUI.",
+        allow_abbrev=False,  # --fast is a flag of its own, not short for --fast-disk
         epilog="`--cache classic`, `ram`, `lru N` and `none` are taken for --cache-classic and so on; other flags of "
         "ComfyUI are only reported by /system_stats.",
     )
@@ -129,8 +123,14 @@ def _parser() -> argparse.ArgumentParser:
     cache.add_argument("--cache-lru", type=int, default=0, metavar="N")
     cache.add_argument("--cache-none", action="store_true")
     cache.add_argument("--high-ram", action="store_true")
-    parser.add_argument("--highvram", action="store_true")
-    parser.add_argument("--gpu-only", action="store_true")
+    vram = parser.add_mutually_exclusive_group()
+    for mode in VramMode:
+        vram.add_argument(mode or "--normalvram", dest="vram_mode", action="store_const", const=mode)
+    parser.set_defaults(vram_mode=VramMode.NORMAL)
+    parser.add_argument("--disable-dynamic-vram", action="store_true")
+    parser.add_argument("--enable-dynamic-vram", action="store_true")
+    parser.add_argument("--vram-headroom", type=float, default=0.0, metavar="GB")
+    parser.add_argument("--fast-disk", action="store_true")
     parser.add_argument("--disable-smart-memory", action="store_true")
     parser.add_argument("--reserve-vram", type=float, default=None, metavar="GB")
     parser.add_argument("--preview-method", default="none", choices=["none", "auto", "latent2rgb", "taesd"])
@@ -192,8 +192,11 @@ def parse(words: Sequence[str]) -> SimulatorConfig:
         object_info_file=args.object_info,
         output_directory=args.output_directory,
         inspire_pack=args.inspire,
-        highvram=args.highvram,
-        gpu_only=args.gpu_only,
+        vram_mode=args.vram_mode,
+        dynamic_vram=args.enable_dynamic_vram,
+        high_ram=args.high_ram,
+        fast_disk=args.fast_disk,
+        vram_headroom_gb=args.vram_headroom,
         disable_smart_memory=args.disable_smart_memory,
         reserve_vram_gb=args.reserve_vram,
         preview_method=args.preview_method,

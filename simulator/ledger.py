@@ -8,8 +8,17 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
+class Doer:
+    """The node for which something is done; empty where it is for none."""
+
+    prompt_id: str = ""
+    node_id: str = ""
+    class_type: str = ""
+
+
+@dataclass(frozen=True)
 class DiskRead:
-    """One model file read from disk."""
+    """One model file read from disk, or with dynamic VRAM a part of one."""
 
     file: str
     """Folder and name, as in `checkpoints/model.safetensors`."""

@@ -1,13 +1,14 @@
 """The simulated computer and what is installed on it: clock, memory, disk, model files, folders."""
 
 import mimetypes
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from .clock import Clock
 from .config import GB, SimulatorConfig
-from .ledger import DiskRead, Ledger, Transfer
-from .memory import Killed, Memory, Move
+from .ledger import DiskRead, Doer, Ledger, Transfer
+from .memory import Killed, Memory, Move, Weights
+from .paging import PagedMemory
 from .shared_cache import SharedCache
 
 # ComfyUI folder_paths.py: the folders every installation has, in its order.
@@ -17,6 +18,7 @@ MODEL_FOLDERS = (
     "custom_nodes", "datasets", "hypernetworks", "photomaker", "classifiers", "model_patches", "audio_encoders",
     "background_removal", "frame_interpolation", "geometry_estimation", "optical_flow", "detection",
 )  # fmt: skip
+_OPEN_SECONDS = 0.3
 _LEGACY_NAMES = {"unet": "diffusion_models", "clip": "text_encoders"}
 
 
@@ -59,9 +61,9 @@ class Machine:
         self.clock = clock
         self.ledger = ledger
         self.directories = directories
-        self.memory = Memory(config)
+        self.memory = PagedMemory(config) if config.dynamic_vram else Memory(config)
         self.shared = SharedCache()
-        self._paged: dict[str, int] = {}
+        self._pages: dict[str, int] = {}
 
     def folders(self) -> list[str]:
         """Names of all model folders."""
@@ -91,37 +93,62 @@ class Machine:
         found = [path.name for path in self.directories.input.iterdir() if path.is_file()]
         return sorted(name for name in found if (mimetypes.guess_type(name)[0] or "").startswith("image/"))
 
-    async def read(self, file: str, nbytes: int, prompt_id: str, node_id: str, class_type: str) -> None:
+    async def open(self) -> None:
+        """Map a model file and build the model, with nothing read yet (dynamic VRAM)."""
+        await self.clock.sleep(_OPEN_SECONDS)
+
+    async def read(self, file: str, nbytes: int, doer: Doer) -> None:
         """Read a file into RAM: takes time, and is written down.
 
         Raises:
             Killed: it does not fit; the time until then has passed.
         """
-        self._shrink_pages(self.memory.ram_free)
-        cached = self._paged.pop(file, None) is not None
-        speed = self.config.page_cache_gbps if cached else self.config.disk_gbps
-        seconds = nbytes / ((speed or self.config.disk_gbps) * GB)
         free = self.memory.ram_free
         if nbytes > free:
-            await self.clock.sleep(seconds * free / nbytes)
+            await self.clock.sleep(self._seconds(file, nbytes) * free / nbytes)
             raise Killed("out of memory: killed")
+        await self._read(file, nbytes, doer)
+        self._shrink_pages(free - nbytes)
+
+    async def _read(self, file: str, nbytes: int, doer: Doer) -> None:
+        seconds, cached = self._seconds(file, nbytes), self.in_page_cache(file, nbytes)
         await self.clock.sleep(seconds)
-        self.ledger.reads.append(DiskRead(file, nbytes, seconds, prompt_id, node_id, class_type, cached))
+        self.ledger.reads.append(DiskRead(file, nbytes, seconds, doer.prompt_id, doer.node_id, doer.class_type, cached))
         if self.config.page_cache_gbps is not None:
-            self._paged[file] = nbytes
-            self._shrink_pages(self.memory.ram_free - nbytes)
+            self._pages[file] = max(nbytes, self._pages.pop(file, 0))
+            self._shrink_pages(self.memory.ram_free)
+
+    def _seconds(self, file: str, nbytes: int) -> float:
+        speed = self.config.page_cache_gbps if self.in_page_cache(file, nbytes) else self.config.disk_gbps
+        return nbytes / ((speed or self.config.disk_gbps) * GB)
+
+    def in_page_cache(self, file: str, nbytes: int) -> bool:
+        """Whether the operating system still has so much of a file."""
+        self._shrink_pages(self.memory.ram_free)
+        return self._pages.get(file, 0) >= nbytes
 
     def _shrink_pages(self, room: int) -> None:
         """Files leave the page cache, those read first before the others, when processes need the RAM."""
-        while self._paged and sum(self._paged.values()) > room:
-            del self._paged[next(iter(self._paged))]
+        while self._pages and sum(self._pages.values()) > room:
+            del self._pages[next(iter(self._pages))]
 
-    async def moved(self, moves: list[Move], prompt_id: str) -> None:
-        """Let the time of transfers pass and write them down."""
+    async def moved(self, moves: Sequence[Move], doer: Doer) -> None:
+        """Let the time of transfers, and of the reads that they need, pass and write them down."""
         for move in moves:
+            if move.read:
+                await self._read(move.file, move.bytes, doer)
             seconds = abs(move.bytes) / (self.config.pcie_gbps * GB)
             await self.clock.sleep(seconds)
-            self.ledger.transfers.append(Transfer(move.file, move.bytes, seconds, prompt_id))
+            self.ledger.transfers.append(Transfer(move.file, move.bytes, seconds, doer.prompt_id))
+
+    async def compute(self, seconds: float, weights: Sequence[Weights], doer: Doer) -> None:
+        """One pass over models: the computing, and what of them is not on the GPU is sent over for it."""
+        for each in weights:
+            if each.streamed_from_file:
+                await self._read(each.file, read := each.streamed_from_file, doer)
+                self.memory.keep_copy(each, read, doer.prompt_id)
+            seconds += each.streamed / (self.config.pcie_gbps * GB)
+        await self.clock.sleep(seconds)
 
     @staticmethod
     def _folder(name: str) -> str:

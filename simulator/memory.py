@@ -3,14 +3,16 @@
 Weights live as long as something in ComfyUI's caches refers to them: ComfyUI keeps only weak references of its own. So
 does this module: an allocation counts while its Python object is alive, and nothing has to be told when a cache drops
 it. Where weights lie follows comfy/model_management.py (`load_models_gpu`, `free_memory`): moved to the GPU when they
-are needed, pushed back to RAM when room is needed, and gone with their last reference. Dynamic VRAM is not simulated.
+are needed, pushed back to RAM when room is needed, and gone with their last reference. Dynamic VRAM, which works in
+another way, is in `paging.py`.
 """
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 
-from .config import GB, MB, SimulatorConfig
+from .config import GB, MB, SimulatorConfig, VramMode
 
 # comfy/model_management.py: EXTRA_RESERVED_VRAM, minimum_inference_memory, the 1.1 in load_models_gpu.
 _RESERVED_VRAM = 400 * MB
@@ -47,39 +49,61 @@ class Allocation:
         return self.nbytes - self.on_gpu
 
 
+class Home(Enum):
+    """Where a model must be."""
+
+    ANYWHERE = auto()
+    GPU = auto()
+    """It is never offloaded to RAM (--highvram, --gpu-only)."""
+    RAM = auto()
+    """It computes on the CPU (text encoders with --lowvram and --novram)."""
+
+
 class Weights(Allocation):
     """The tensors of one model.
 
     Args:
         file: the file they came from.
         nbytes: their size.
-        home_on_gpu: they are never offloaded to RAM (--highvram, --gpu-only).
+        home: where they must be.
     """
 
-    def __init__(self, file: str, nbytes: int, *, home_on_gpu: bool = False) -> None:
+    def __init__(self, file: str, nbytes: int, home: Home = Home.ANYWHERE) -> None:
         super().__init__(nbytes)
         self.file = file
-        self.home_on_gpu = home_on_gpu
+        self.home = home
         self.patches: tuple[int, ...] = ()
         """Identities of the patches baked into the copy on the GPU."""
         self.used_by: str | None = None
         """The prompt that used them last."""
 
+    @property
+    def streamed(self) -> int:
+        """Bytes that are sent to the GPU for each pass, because they are not there."""
+        return 0 if self.home is Home.RAM else self.nbytes - self.on_gpu
+
+    @property
+    def streamed_from_file(self) -> int:
+        """Bytes of those that are read for it each time."""
+        return 0
+
 
 @dataclass(frozen=True, eq=False)
 class Move:
-    """Weights moved over PCIe: positive bytes to the GPU, negative to RAM."""
+    """Weights moved over PCIe: positive bytes to the GPU, negative to RAM. `read`: they came out of the file."""
 
     file: str
     bytes: int
+    read: bool = False
 
 
 @dataclass(frozen=True)
 class Residency:
-    """Where a file's live weights are."""
+    """Where a file's live weights are. With dynamic VRAM the same bytes may be in both memories, or in neither."""
 
     bytes: int
     on_gpu: int
+    in_ram: int
 
 
 class Memory:
@@ -94,8 +118,11 @@ class Memory:
         self.vram_total = int(config.vram_gb * GB)
         self._base = int(config.base_ram_gb * GB)
         self._smart = not config.disable_smart_memory
+        self._streams_all = config.vram_mode is VramMode.NONE
         reserve = config.reserve_vram_gb
         self._reserved = _RESERVED_VRAM if reserve is None else int(reserve * GB)
+        self.ram_short: Callable[[], object] = int
+        """Called before copies of weights are made: whoever holds what could go lets it go where RAM is short."""
         self._alive: weakref.WeakSet[Allocation] = weakref.WeakSet()
         self._loaded: list[weakref.ref[Weights]] = []
 
@@ -114,8 +141,10 @@ class Memory:
         found: dict[str, Residency] = {}
         for item in self._alive:
             if isinstance(item, Weights):
-                known = found.get(item.file, Residency(0, 0))
-                found[item.file] = Residency(known.bytes + item.nbytes, known.on_gpu + item.on_gpu)
+                known = found.get(item.file, Residency(0, 0, 0))
+                found[item.file] = Residency(
+                    known.bytes + item.nbytes, known.on_gpu + item.on_gpu, known.in_ram + item.in_ram
+                )
         return found
 
     def take(self, item: Allocation) -> None:
@@ -125,7 +154,7 @@ class Memory:
             Killed: RAM is overrun.
             DeviceOutOfMemoryError: weights that must live on the GPU do not fit there.
         """
-        if isinstance(item, Weights) and item.home_on_gpu:
+        if isinstance(item, Weights) and item.home is Home.GPU:
             if item.nbytes > self.vram_free:
                 raise DeviceOutOfMemoryError(f"Allocation on device failed: tried to allocate {item.nbytes} bytes")
             item.on_gpu = item.nbytes
@@ -158,15 +187,16 @@ class Memory:
         """
         extra = max(_INFERENCE_VRAM + self._reserved, activations + self._reserved)
         moves: list[Move] = []
+        wanted = [(weights, patches) for weights, patches in wanted if weights.home is not Home.RAM]
         for weights, patches in wanted:
             weights.used_by = prompt_id
-            if weights.on_gpu and weights.patches != patches and not weights.home_on_gpu:
+            if weights.on_gpu and weights.patches != patches and weights.home is not Home.GPU:
                 moves += self._offload(weights, weights.on_gpu)
             weights.patches = patches
         needed = sum(weights.in_ram for weights, _ in wanted)
         moves += self.free(int(needed * _LOAD_MARGIN) + extra, prompt_id, keep=[weights for weights, _ in wanted])
         for weights, _ in wanted:
-            room = max(0, self.vram_free - extra)
+            room = 0 if self._streams_all else max(0, self.vram_free - extra)
             loaded = min(weights.in_ram, room)
             weights.on_gpu += loaded
             if loaded:
@@ -185,7 +215,7 @@ class Memory:
             (
                 (-weights.in_ram, weights.used_by == prompt_id, weights.nbytes, index, weights)
                 for index, weights in enumerate(self.models())
-                if not weights.home_on_gpu and all(weights is not other for other in keep)
+                if weights.home is not Home.GPU and all(weights is not other for other in keep)
             ),
             key=lambda entry: entry[:4],
         )
@@ -200,9 +230,17 @@ class Memory:
         """Push every model back to RAM (`unload_all_models`)."""
         moves: list[Move] = []
         for weights in self.models():
-            if not weights.home_on_gpu:
+            if weights.home is not Home.GPU:
                 moves += self._offload(weights, weights.on_gpu)
         return moves
+
+    def keep_copy(self, weights: Weights, nbytes: int, prompt_id: str) -> None:
+        """So much of a model was read from its file: keep a copy in RAM. Here weights are in RAM anyway."""
+
+    def release_copies(self, nbytes: int, prompt_id: str, spare: Weights | None = None) -> int:
+        """Drop copies of weights, except those of `spare`; the bytes that were dropped. There are none here."""
+        del nbytes, prompt_id, spare
+        return 0
 
     def _offload(self, weights: Weights, nbytes: int) -> list[Move]:
         if not nbytes:

@@ -12,7 +12,7 @@ from typing import Any
 
 from .cache import LRUCache
 from .memory import Memory
-from .values import holds_model, tensor_bytes
+from .values import holds_model, models_only, tensor_bytes
 
 # comfy_execution/caching.py: RAM_CACHE_DEFAULT_RAM_USAGE, RAM_CACHE_OLD_WORKFLOW_OOM_MULTIPLIER, and the score that
 # sends models of other prompts out first. LARGE_INTERMEDIATE is RAM_CACHE_LARGE_INTERMEDIATE.
@@ -27,11 +27,13 @@ class RAMPressureCache(LRUCache):
 
     Args:
         memory: tells how much RAM there is.
+        spare_models: models of the running prompt stay: their weights can leave RAM by themselves (dynamic VRAM).
     """
 
-    def __init__(self, memory: Memory) -> None:
+    def __init__(self, memory: Memory, *, spare_models: bool = False) -> None:
         super().__init__(0)
         self._memory = memory
+        self._spare_models = spare_models
         self._ticks = itertools.count()
         self._touched: dict[Hashable, int] = {}
 
@@ -80,7 +82,7 @@ class RAMPressureCache(LRUCache):
         order: list[tuple[float, int, Hashable, float]] = []
         for key, entry in self.level.entries.items():
             current = self.used[key] == self.generation
-            if current and not active:
+            if current and (not active or (self._spare_models and models_only(entry.outputs))):
                 continue
             nbytes = _UNMEASURED_BYTES + tensor_bytes(entry.outputs)
             if nbytes < smallest:

@@ -93,3 +93,10 @@ def holds_model(outputs: object) -> bool:
     if isinstance(outputs, (list, tuple)):
         return any(holds_model(item) for item in outputs)
     return patcher_of(outputs) is not None
+
+
+def models_only(outputs: object) -> bool:
+    """Whether there is nothing but models in nested lists (comfy_execution/caching.py, `all_outputs_dynamic`)."""
+    if isinstance(outputs, (list, tuple)):
+        return all(map(models_only, outputs))
+    return patcher_of(outputs) is not None

@@ -6,6 +6,7 @@ task: the web server lives on and prompts pile up, as in the original.
 
 from .events import Events
 from .executor import Executor
+from .ledger import Doer
 from .machine import Machine
 from .prompt_queue import PromptQueue
 
@@ -34,7 +35,7 @@ async def work(queue: PromptQueue, executor: Executor, events: Events, machine: 
         flags = queue.take_flags()
         free = flags.get("free_memory", False)
         if flags.get("unload_models", free):
-            await machine.moved(machine.memory.unload_all(), "")
+            await machine.moved(machine.memory.unload_all(), Doer())
         if free:
             executor.reset()
         if machine.config.between_prompts is not None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 from simulator.graph import GraphBuilder
+from simulator.ledger import Doer
 from simulator.machine import Machine
 from simulator.stills import Still
 
@@ -51,6 +52,7 @@ class Call(Protocol):
     prompt_id: str
     node_id: str
     class_type: str
+    doer: Doer
 
     @property
     def client_id(self) -> Any:

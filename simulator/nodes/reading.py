@@ -2,12 +2,18 @@
 
 from collections.abc import Sequence
 
-from simulator.memory import Weights
+from simulator.config import SimulatorConfig, VramMode
+from simulator.memory import Home, Weights
+from simulator.paging import PagedWeights
 from simulator.values import Patch
 
 from .base import Call
 
-_HIGHVRAM_KINDS = {"MODEL"}
+_HOMES = {
+    (VramMode.HIGH, "MODEL"): Home.GPU,
+    (VramMode.LOW, "CLIP"): Home.RAM,
+    (VramMode.NONE, "CLIP"): Home.RAM,
+}
 
 
 async def read_weights(
@@ -25,12 +31,14 @@ async def read_weights(
     machine = call.machine
     nbytes = machine.size_of(folder, name)
     file = name if folder is None else f"{folder}/{name}"
-    await machine.read(file, nbytes, call.prompt_id, call.node_id, call.class_type)
-    config = machine.config
-    models = [
-        Weights(file, int(nbytes * share), home_on_gpu=config.gpu_only or (config.highvram and kind in _HIGHVRAM_KINDS))
-        for kind, share in zip(kinds, shares, strict=True)
-    ]
+    sizes = [int(nbytes * share) for share in shares]
+    models: list[Weights]
+    if machine.config.dynamic_vram:
+        await machine.open()
+        models = [PagedWeights(file, size) for size in sizes]
+    else:
+        await machine.read(file, nbytes, call.doer)
+        models = [Weights(file, size, _home(machine.config, kind)) for size, kind in zip(sizes, kinds, strict=True)]
     for weights in models:
         machine.memory.take(weights)
     return models
@@ -40,6 +48,10 @@ async def read_patch(call: Call, folder: str, name: str) -> Patch:
     """Read a file of patches; they stay in RAM."""
     machine = call.machine
     patch = Patch(f"{folder}/{name}", machine.size_of(folder, name))
-    await machine.read(patch.file, patch.nbytes, call.prompt_id, call.node_id, call.class_type)
+    await machine.read(patch.file, patch.nbytes, call.doer)
     machine.memory.take(patch)
     return patch
+
+
+def _home(config: SimulatorConfig, kind: str) -> Home:
+    return Home.GPU if config.vram_mode is VramMode.GPU_ONLY else _HOMES.get((config.vram_mode, kind), Home.ANYWHERE)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from simulator.config import MB
-from simulator.memory import Weights
+from simulator.memory import Home, Weights
 from simulator.stills import SAMPLING
 from simulator.values import Tensor, patcher_of
 
@@ -29,6 +29,7 @@ _SCHEDULERS = [
 _MEGAPIXEL = 1024 * 1024
 _LATENT_SCALE = 8
 _ENCODE_SECONDS = 0.1
+_CPU_FACTOR = 20
 _VAE_ENCODE_SECONDS = 0.3
 _DECODE_SECONDS = 0.5
 # Activations while sampling one image of a megapixel.
@@ -47,13 +48,8 @@ async def on_gpu(call: Call, model: Any, activations: int = 0) -> list[Weights]:
     if patcher is None:
         return []
     moves = call.machine.memory.to_gpu(patcher.wanted(), call.prompt_id, activations)
-    await call.machine.moved(moves, call.prompt_id)
+    await call.machine.moved(moves, call.doer)
     return [weights for weights, _ in patcher.wanted()]
-
-
-def streaming_seconds(call: Call, weights: list[Weights]) -> float:
-    """What one pass costs because part of the weights did not fit and is sent over each time."""
-    return sum(each.in_ram for each in weights) / (call.machine.config.pcie_gbps * 1024**3)
 
 
 class CLIPTextEncode(Node):
@@ -73,7 +69,8 @@ class CLIPTextEncode(Node):
         if clip is None:
             raise RuntimeError("ERROR: clip input is invalid: None")
         weights = await on_gpu(call, clip)
-        await call.machine.clock.sleep(_ENCODE_SECONDS + streaming_seconds(call, weights))
+        on_cpu = any(each.home is Home.RAM for each in weights)
+        await call.machine.compute(_ENCODE_SECONDS * (_CPU_FACTOR if on_cpu else 1), weights, call.doer)
         tokens = Tensor((1, 77, 2048))
         call.machine.memory.take(tokens)
         return ([[tokens, {"text": text}]],)
@@ -148,10 +145,9 @@ class KSampler(Node):
 async def sample(call: Call, model: Any, steps: int, megapixels: float) -> None:
     """Let a model run for some steps, with progress and previews."""
     weights = await on_gpu(call, model, int(_SAMPLING_BYTES * megapixels))
-    seconds = call.machine.config.step_seconds * megapixels + streaming_seconds(call, weights)
     for step in range(steps):
         call.check_interrupt()
-        await call.machine.clock.sleep(seconds)
+        await call.machine.compute(call.machine.config.step_seconds * megapixels, weights, call.doer)
         call.progress(step + 1, steps, SAMPLING if call.previews else None)
 
 
@@ -169,7 +165,7 @@ class VAEEncode(Node):
         count, height, width, _ = pixels.shape
         weights = await on_gpu(call, vae)
         megapixels = count * height * width / _MEGAPIXEL
-        await call.machine.clock.sleep(_VAE_ENCODE_SECONDS * megapixels + streaming_seconds(call, weights))
+        await call.machine.compute(_VAE_ENCODE_SECONDS * megapixels, weights, call.doer)
         latent = Latent((count, 4, height // _LATENT_SCALE, width // _LATENT_SCALE))
         call.machine.memory.take(latent)
         return ({"samples": latent},)
@@ -190,7 +186,7 @@ class VAEDecode(Node):
         count, _, height, width = latent.shape
         weights = await on_gpu(call, vae)
         megapixels = count * height * width * _LATENT_SCALE**2 / _MEGAPIXEL
-        await call.machine.clock.sleep(_DECODE_SECONDS * megapixels + streaming_seconds(call, weights))
+        await call.machine.compute(_DECODE_SECONDS * megapixels, weights, call.doer)
         origin = latent.origin if isinstance(latent, Latent) else None
         image = Image(count, height * _LATENT_SCALE, width * _LATENT_SCALE, color_of(origin))
         call.machine.memory.take(image)

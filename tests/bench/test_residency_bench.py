@@ -13,7 +13,7 @@ from bench.caching import TRACES, greedy_dual_loads, lru_loads, optimal_loads, o
 from bench.tiers import MEDIUM, Setting, measure, ram_for_three
 from proxy.core.budget import Limits
 from proxy.core.tiers import Tier
-from simulator.config import CacheMode
+from simulator.config import CacheMode, VramMode
 
 SHORT_TRACES = st.lists(st.integers(0, 3), max_size=9)
 
@@ -76,7 +76,7 @@ def test_sixteen_visible_prompts_beat_caches_that_see_none(name: str) -> None:
         ({"cache": CacheMode.NONE}, Limits()),
         ({"cache_ram": (6.0, 16.0)}, Limits(max_chains=0)),
         ({"disable_smart_memory": True}, Limits()),
-        ({"highvram": True, "vram_gb": 48.0}, Limits()),
+        ({"vram_mode": VramMode.HIGH, "vram_gb": 48.0}, Limits()),
     ],
     ids=["default", "classic", "lru", "none", "low thresholds", "no smart memory", "highvram"],
 )

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator import CacheMode
-from simulator.config import GB, SimulatorConfig
+from simulator.config import GB, SimulatorConfig, VramMode
 from simulator.memory import Killed, Memory, Move, Weights
 from tests.simulator.support import Driver, image, messages, node, pinned, simulated
 
@@ -128,9 +128,9 @@ async def test_out_of_memory_on_the_gpu_pushes_all_models_to_ram() -> None:
         assert driver.files_read() == ["a"]
 
 
-@pytest.mark.parametrize("flag", ["highvram", "gpu_only"])
-async def test_models_that_cannot_be_offloaded_fill_vram(flag: str) -> None:
-    async with simulated(cache=CacheMode.LRU, cache_lru=50, vram_gb=10.0, **{flag: True}) as driver:
+@pytest.mark.parametrize("mode", [VramMode.HIGH, VramMode.GPU_ONLY])
+async def test_models_that_cannot_be_offloaded_fill_vram(mode: VramMode) -> None:
+    async with simulated(cache=CacheMode.LRU, cache_lru=50, vram_gb=10.0, vram_mode=mode) as driver:
         outcomes = [await driver.run(image(name, seed=seed)) for seed, name in enumerate("abcd")]
         errors = [messages(entry).get("execution_error", {}).get("exception_type") for entry in outcomes]
         assert "torch.OutOfMemoryError" in errors
@@ -193,3 +193,12 @@ def test_overrunning_ram_is_the_end() -> None:
     memory.take(first)
     with pytest.raises(Killed):
         memory.take(Weights("second", 4 * GB))
+
+
+async def test_lowvram_keeps_text_encoders_in_ram_and_novram_everything() -> None:
+    for mode, on_gpu in ((VramMode.NORMAL, 1.0), (VramMode.LOW, 0.76), (VramMode.NONE, 0.0)):
+        async with simulated(cache=CacheMode.CLASSIC, vram_mode=mode) as driver:
+            await driver.run(image("a"))
+            (place,) = driver.memory.residency().values()
+            assert place.on_gpu / place.bytes == pytest.approx(on_gpu, abs=0.01)
+            assert place.in_ram == place.bytes - place.on_gpu
