@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
 
+from proxy.core.tiers import Tier
+
 GB = 1024**3
 """ComfyUI's flags count in these."""
 
@@ -121,6 +123,18 @@ class UpstreamFlags:
     def uses_vram(self) -> bool:
         """Whether weights come to lie in VRAM at all."""
         return self.vram not in {VramMode.CPU, VramMode.NONE}
+
+    @property
+    def only_place(self) -> Tier | None:
+        """Where all weights of a model that ComfyUI holds are, if they can only be in one place."""
+        if not self.uses_vram:
+            return Tier.WARM
+        return None if self.can_offload else Tier.HOT
+
+    def computes_on_cpu(self, kind: str) -> bool:
+        """Whether models of this type of output stay in RAM, to compute there."""
+        in_ram = self.vram is VramMode.LOW and not self.dynamic_vram
+        return not self.uses_vram or (in_ram and kind == "CLIP")
 
     @property
     def overlap(self) -> Overlap:

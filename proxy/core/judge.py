@@ -8,15 +8,15 @@ Only certain cases teach what loading costs: a loader that ran has read its file
 what was just loaded has moved it to VRAM.
 """
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 from normalizer.models import ModelRef, ModelSet
 from proxy.core.accuracy import Scores
 from proxy.core.costs import LoadCosts
-from proxy.core.evidence import Part, PromptEnded, PromptSent, Use
+from proxy.core.evidence import Part, PromptEnded, Use
 from proxy.core.flags import UpstreamFlags
-from proxy.core.node_cache import CacheKey
+from proxy.core.flights import Flight
 from proxy.core.shared_store import HANDED_OVER
 from proxy.core.sizes import Sizes
 from proxy.core.tiers import Tier
@@ -25,24 +25,6 @@ TELLABLE = 0.2
 """Seconds that moving weights must take at least to stand out from a node's other preparations."""
 TEACHING = 64 * 1024**2
 """Bytes under which a timing says nothing about bandwidth."""
-
-
-@dataclass(slots=True)
-class Flight:
-    """A prompt at ComfyUI, from sending to its end, with what was believed when it started."""
-
-    sent: PromptSent
-    own: Mapping[CacheKey, ModelRef]
-    pins: Mapping[CacheKey, ModelRef]
-    started: bool = False
-    predicted: Mapping[ModelRef, Tier] = field(default_factory=dict)
-    held: frozenset[CacheKey] = frozenset()
-    """Its own results that ComfyUI was thought to hold."""
-    known: ModelSet = frozenset()
-    """Its components that ComfyUI was thought to hold in whatever variant."""
-    cached: frozenset[str] = frozenset()
-    handed_over: frozenset[str] = frozenset()
-    """Its shared loaders that were thought to find their models under their keys."""
 
 
 def handed_over(thought: Collection[str], node_id: str, node_seconds: Mapping[str, float]) -> bool:
@@ -74,7 +56,8 @@ class Judge:
         """Judge a prompt that ended and learn from it."""
         reads = self._reads(flight, event)
         moved: dict[ModelRef, _Moved] = {}
-        tiers: dict[ModelRef, tuple[int, Tier]] = {ref: (self._sizes.bytes_of(ref), Tier.COLD) for ref in reads}
+        waits: list[_Wait] = []
+        tiers = dict.fromkeys(reads, Tier.COLD)
         seen: set[Part] = set()
         for use in event.uses:
             delay = self._delay(use, again=seen.issuperset(use.weights))
@@ -84,20 +67,41 @@ class Judge:
                 continue
             refs = {part.ref for part in use.weights}
             sizes = self._part_sizes(use)
+            waits.append(_Wait(use, sizes, delay))
             if refs <= reads.keys():
                 for ref, size in sizes.items():
                     moved[ref] = moved.get(ref, _Moved()).more(size, delay * size / max(1, sum(sizes.values())))
-            elif refs.isdisjoint(reads):
-                tier = self._judge(sum(sizes.values()), delay, flags, event.disk_bytes)
-                for ref, size in sizes.items():
-                    # Of several parts the largest speaks for the component.
-                    if tier is not None and size > tiers.get(ref, (-1, tier))[0]:
-                        tiers[ref] = size, tier
+        from_disk = _from_disk(waits, event.disk_bytes)
+        held = [wait for wait in waits if reads.keys().isdisjoint(wait.sizes)]
+        if flags.only_place is None:
+            tiers |= self._seen(held, from_disk, flight.predicted, flags)
+        else:
+            found = {ref for key, ref in flight.own.items() if key.node_id in flight.cached}
+            tiers |= dict.fromkeys(found - reads.keys(), flags.only_place)
         self._learn(reads, moved, flags)
-        findings = [Finding(ref, flight.predicted.get(ref, Tier.UNKNOWN), tier) for ref, (_, tier) in tiers.items()]
+        findings = [Finding(ref, flight.predicted.get(ref, Tier.UNKNOWN), tier) for ref, tier in tiers.items()]
         for finding in findings:
             self.scores.judge(finding.predicted, finding.seen)
         return tuple(findings)
+
+    def _seen(
+        self,
+        waits: Sequence["_Wait"],
+        from_disk: Collection["_Wait"] | None,
+        predicted: Mapping[ModelRef, Tier],
+        flags: UpstreamFlags,
+    ) -> dict[ModelRef, Tier]:
+        """Where components that ComfyUI held were, by what was waited for them."""
+        tiers: dict[ModelRef, tuple[int, Tier]] = {}
+        for wait in waits:
+            if from_disk is not None and wait not in from_disk:
+                self._learn_moving(wait, predicted, flags)
+            tier = self._judge(wait, flags, None if from_disk is None else wait in from_disk)
+            for ref, size in wait.sizes.items():
+                # Of several parts the largest speaks for the component.
+                if tier is not None and size > tiers.get(ref, (-1, tier))[0]:
+                    tiers[ref] = size, tier
+        return {ref: tier for ref, (_, tier) in tiers.items()}
 
     def _patched_anew(self, use: Use) -> bool:
         """Whether other LoRAs than last time are baked in: that takes time wherever the weights were."""
@@ -126,19 +130,19 @@ class Judge:
         known = self._computing.get(use.consumer)
         return None if known is None else max(0.0, use.seconds - known)
 
-    def _judge(self, size: int, delay: float, flags: UpstreamFlags, disk_bytes: int | None) -> Tier | None:
-        if not flags.uses_vram:
+    def _judge(self, wait: "_Wait", flags: UpstreamFlags, from_disk: bool | None) -> Tier | None:
+        """Where the weights were that a node waited for; `from_disk` is None where nobody counts what is read."""
+        if all(flags.computes_on_cpu(part.kind) for part in wait.use.weights):
             return Tier.WARM
-        if not flags.can_offload:
-            return Tier.HOT
-        move, read = (size / self._costs.bandwidth(tier) for tier in (Tier.WARM, Tier.COLD))
+        move, read = (wait.size / self._costs.bandwidth(tier) for tier in (Tier.WARM, Tier.COLD))
         if move < TELLABLE:
             return None
-        if delay < move / 2:
+        if wait.delay < move / 2:
             return Tier.HOT
         if not flags.dynamic_vram:
             return Tier.WARM
-        from_disk = delay > move + read / 2 if disk_bytes is None else disk_bytes >= size / 2
+        if from_disk is None:
+            from_disk = wait.delay > move + read / 2
         return Tier.COLD if from_disk else Tier.WARM
 
     def _learn(self, reads: Mapping[ModelRef, float], moved: Mapping[ModelRef, "_Moved"], flags: UpstreamFlags) -> None:
@@ -151,11 +155,45 @@ class Judge:
                 whole = move.seconds * size / move.bytes
                 self._costs.observe(ref, Tier.WARM, whole, size if move.bytes >= TEACHING else None)
 
+    def _learn_moving(self, wait: "_Wait", predicted: Mapping[ModelRef, Tier], flags: UpstreamFlags) -> None:
+        """Under dynamic VRAM a first use reads, so moving alone shows only later: in what was thought to be in RAM."""
+        late = wait.delay > wait.size / self._costs.bandwidth(Tier.WARM) / 4
+        if flags.dynamic_vram and late and all(predicted.get(ref) is Tier.WARM for ref in wait.sizes):
+            for ref, size in wait.sizes.items():
+                whole = wait.delay * self._sizes.bytes_of(ref) / max(1, wait.size)
+                self._costs.observe(ref, Tier.WARM, whole, self._sizes.bytes_of(ref) if size >= TEACHING else None)
+
     def _part_sizes(self, use: Use) -> dict[ModelRef, int]:
         sizes: dict[ModelRef, int] = {}
         for part in use.weights:
             sizes[part.ref] = sizes.get(part.ref, 0) + int(self._sizes.bytes_of(part.ref) * part.share)
         return sizes
+
+
+@dataclass(frozen=True, slots=True)
+class _Wait:
+    """A node waited so many seconds for so many bytes of each component's weights."""
+
+    use: Use
+    sizes: Mapping[ModelRef, int]
+    delay: float
+
+    @property
+    def size(self) -> int:
+        """Bytes of all."""
+        return sum(self.sizes.values())
+
+
+def _from_disk(waits: Sequence[_Wait], disk_bytes: int | None) -> Collection[_Wait] | None:
+    """Which waits were for the disk: those that took longest for each byte, as far as what was read reaches."""
+    if disk_bytes is None:
+        return None
+    found = []
+    for wait in sorted(waits, key=lambda wait: -wait.delay / max(1, wait.size)):
+        if wait.size and disk_bytes >= wait.size / 2:
+            found.append(wait)
+            disk_bytes -= wait.size
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,8 +95,7 @@ class NodeCache:
             self._trim()
             self._others |= dict.fromkeys(others, self._generation)
         elif self._flags.cache is CacheMode.RAM_PRESSURE:
-            to_load = sum(in_ram(ref) for key, ref in own.items() if not self.holds(key))
-            self._release(None if ram_free is None else ram_free - to_load, in_ram)
+            self._release(own, ram_free, in_ram)
 
     def put(self, key: CacheKey, ref: ModelRef) -> None:
         """A loader ran, or was seen in the cache."""
@@ -107,15 +106,38 @@ class NodeCache:
         self._entries.pop(key, None)
 
     def observe(self, ram_used: int, in_ram: SizeOf) -> None:
-        """A reading of the RAM that components take: what cannot be in it is not there, what may not be is doubted."""
+        """A reading of the RAM that components take: what cannot be in it is not there, what may not be is doubted.
+
+        Where it is more than expected, a guess that something is gone may have been wrong.
+        """
         spare = ram_used - sum(in_ram(ref) for ref in self.refs() if self.alive(ref))
         for key in self._idle():
             if spare < 0 and self._entries[key].belief is _Belief.PRESENT:
                 self._believe(key, _Belief.DOUBTED)
                 spare += 0 if self.alive(self._entries[key].ref) else in_ram(self._entries[key].ref)
-        for key in self._idle():
-            entry = self._entries[key]
-            if entry.belief is _Belief.DOUBTED and in_ram(entry.ref) > max(0, spare) + RAM_MARGIN:
+        self._explain(spare, in_ram)
+
+    def _explain(self, spare: int, in_ram: SizeOf) -> None:
+        """What is in doubt, or guessed to be gone, goes oldest first: so the newest of it are what the RAM is taken by.
+
+        Where they explain the reading they are there and all others are not; else what cannot fit is not there.
+        """
+        uncertain: dict[ModelRef, int] = {}
+        for entry in sorted(self._entries.values(), key=lambda entry: -entry.generation):
+            if entry.belief is not _Belief.PRESENT and self.alive(entry.ref) is not True:
+                uncertain.setdefault(entry.ref, in_ram(entry.ref))
+        left = max(0, spare)
+        there: set[ModelRef] = set()
+        for ref, size in uncertain.items():
+            if size > left + RAM_MARGIN // 2:
+                break
+            there.add(ref)
+            left -= size
+        explained = left <= RAM_MARGIN // 2
+        for key, entry in self._entries.items():
+            if entry.ref in there:
+                self._believe(key, _Belief.PRESENT if explained else _Belief.DOUBTED)
+            elif entry.ref in uncertain and (explained or uncertain[entry.ref] > left + RAM_MARGIN):
                 self._believe(key, _Belief.GONE)
 
     def end_prompt(self) -> None:
@@ -137,6 +159,11 @@ class NodeCache:
         """Whether this very result is there, as far as known."""
         entry = self._entries.get(key)
         return entry is not None and entry.belief is _Belief.PRESENT
+
+    def may_hold(self, key: CacheKey) -> bool:
+        """Whether this very result is there or in doubt."""
+        entry = self._entries.get(key)
+        return entry is not None and entry.belief is not _Belief.GONE
 
     def holds_node(self, node_id: str) -> bool:
         """Whether any result of this node may be there, guesses aside."""
@@ -161,16 +188,23 @@ class NodeCache:
             self._entries = {key: entry for key, entry in self._entries.items() if entry.generation != oldest}
             self._others = {key: generation for key, generation in self._others.items() if generation != oldest}
 
-    def _release(self, available: int | None, in_ram: SizeOf) -> None:
-        """`RAMPressureCache.ram_release`: the entries of the oldest prompts go until enough RAM is available."""
+    def _release(self, own: Mapping[CacheKey, ModelRef], ram_free: int | None, in_ram: SizeOf) -> None:
+        """`RAMPressureCache.ram_release`: the entries of the oldest prompts go until enough RAM is available.
+
+        What is in doubt may have to be loaded or not, and may free RAM or not: between the two is doubt again.
+        """
+        missing = {ref: self.alive(ref) for key, ref in own.items() if not self.holds(key)}
+        most = sum(map(in_ram, missing))
+        least = sum(in_ram(ref) for ref, alive in missing.items() if alive is False)
         for key in self._idle():
-            if available is not None and available >= self._inactive + RAM_MARGIN:
+            if ram_free is not None and ram_free - most >= self._inactive + RAM_MARGIN:
                 return
-            clear = available is not None and available < self._inactive - RAM_MARGIN
+            clear = ram_free is not None and ram_free - least < self._inactive - RAM_MARGIN
+            entry = self._entries[key]
             self._believe(key, _Belief.GONE if clear else _Belief.DOUBTED)
-            ref = self._entries[key].ref
-            if available is not None and self.alive(ref) is not True:
-                available += in_ram(ref)
+            if self.alive(entry.ref) is not True:
+                least -= in_ram(entry.ref)
+                most -= in_ram(entry.ref) if entry.belief is _Belief.PRESENT else 0
 
     def _believe(self, key: CacheKey, belief: _Belief) -> None:
         self._entries[key] = replace(self._entries[key], belief=belief)

@@ -11,7 +11,7 @@ from proxy.core.node_cache import SizeOf
 from proxy.core.sizes import Sizes, SizeSource
 
 CONVINCING = 3
-"""Steps in a row that must fit before the readings are taken to show weights."""
+"""So many more steps must fit than not before the readings are taken to show weights."""
 SMALLEST_STEP = 64 * 1024**2
 """Bytes under which a step between two memory readings is noise."""
 
@@ -31,7 +31,7 @@ class RamWatch:
         self.others: int | None = None
         """RAM that anything but components takes; None until a reading was seen."""
         self._shown = 0
-        """Times in a row that weights showed in the readings."""
+        """Times that weights showed in the readings, less the times that they did not, within bounds."""
         self.base = 0
         """RAM in use when nothing was held for certain; 0 until that was seen."""
         self._idle: _Idle | None = None
@@ -43,6 +43,13 @@ class RamWatch:
         Other programs' memory comes and goes, so one step is no proof.
         """
         return self._shown >= CONVINCING
+
+    def _judge(self, step: int, size: int) -> None:
+        """A step that is neither the size nor nothing tells nothing: something may have left at the same time."""
+        if step >= size // 2:
+            self._shown = min(2 * CONVINCING, self._shown + 1)
+        elif abs(step) < size // 4:
+            self._shown = max(0, self._shown - 1)
 
     def see_taken(self, taken: int, held: ModelSet, in_ram: SizeOf, *, running: bool) -> None:
         """RAM is taken. While a prompt loads, what is ours cannot be told exactly: then the higher figure holds."""
@@ -62,6 +69,6 @@ class RamWatch:
         step = before.free - free
         size = sum(map(sizes.bytes_of, new))
         if size >= SMALLEST_STEP and all(sizes.size(ref).source is SizeSource.FILE for ref in new):
-            self._shown = self._shown + 1 if step >= size // 2 else 0
+            self._judge(step, size)
         elif len(new) == 1 and step >= SMALLEST_STEP:
             sizes.measured(next(iter(new)), step)

@@ -33,8 +33,10 @@ from proxy.core.evidence import (
     UpstreamStarted,
 )
 from proxy.core.flags import CacheMode, UpstreamFlags
-from proxy.core.judge import Flight, Judge
+from proxy.core.flights import Flight, Flights
+from proxy.core.judge import Judge
 from proxy.core.node_cache import NodeCache, cache_keys
+from proxy.core.paging import PagedVram
 from proxy.core.ram_watch import RamWatch
 from proxy.core.shared_store import SharedStore
 from proxy.core.sizes import Size, Sizes
@@ -73,10 +75,10 @@ class Residency:
         self._machine = Machine(0, 0)
         self._ram = RamWatch()
         self._cache = NodeCache(self._flags, 0)
-        self._vram = Vram(self._flags, 0)
+        self._vram: Vram | PagedVram = Vram(self._flags, 0)
         self._ignorant = True
         self._components: dict[str, ModelRef] = {}
-        self._flights: dict[str, Flight] = {}
+        self._flights = Flights()
         self._last_used: dict[ModelRef, float] = {}
         self._host_ram_free: int | None = None
         self._free_later: ModelsFreed | None = None
@@ -90,10 +92,7 @@ class Residency:
         alive = self._cache.alive(ref)
         if not alive and ref not in self.shared.refs():
             return Tier.UNKNOWN if alive is None or self._ignorant else Tier.COLD
-        resident = self._vram.resident(ref, self.sizes.bytes_of(ref))
-        if resident is None:
-            return Tier.UNKNOWN
-        return Tier.HOT if resident else Tier.WARM
+        return self._vram.tier(ref, self.sizes.bytes_of(ref))
 
     def will_hold(self, chain: Chain, behind: Collection[str] = ()) -> bool:
         """Whether ComfyUI can still hold this chain when a prompt sent now begins: else a pin would keep nothing.
@@ -119,15 +118,12 @@ class Residency:
     def pinned_bytes(self, prompt_id: str) -> int:
         """The bytes that the pins of a sent prompt add to its own components."""
         flight = self._flights.get(prompt_id)
-        if flight is None:
-            return 0
-        return sum(map(self.sizes.bytes_of, set(flight.pins.values()) - set(flight.own.values())))
+        return 0 if flight is None else flight.pinned_bytes(self.sizes.bytes_of)
 
     @property
     def there_then(self) -> ModelSet:
         """The components that may be there when a prompt sent now begins."""
-        coming = (set(f.own.values()) | set(f.pins.values()) for f in self._flights.values() if not f.started)
-        return (frozenset() if self._reset_pending else self._cache.refs()).union(*coming)
+        return (frozenset() if self._reset_pending else self._cache.refs()) | self._flights.brought
 
     @property
     def lingering(self) -> ModelSet:
@@ -138,7 +134,7 @@ class Residency:
     @property
     def coming(self) -> tuple[ModelSet, ...]:
         """The components of the prompts that wait at ComfyUI, in the order in which they were sent."""
-        return tuple(frozenset(flight.own.values()) for flight in self._flights.values() if not flight.started)
+        return self._flights.coming
 
     @property
     def forgets_uncarried(self) -> bool:
@@ -163,7 +159,7 @@ class Residency:
     @property
     def running_with_pins(self) -> bool:
         """Whether a prompt that carries pins is running."""
-        return any(flight.started and flight.pins for flight in self._flights.values())
+        return self._flights.running_with_pins
 
     def handed_over(self, prompt_id: str) -> frozenset[str]:
         """The shared loaders of a prompt that runs which were thought to find their models under their keys."""
@@ -176,9 +172,7 @@ class Residency:
 
     def components(self, foresight: Sequence[ModelSet] = ()) -> tuple[ComponentState, ...]:
         """All components that were used or are held, the most recently used first."""
-        pinned: ModelSet = frozenset(ref for flight in self._flights.values() for ref in flight.pins.values())
-        if not self._flights:
-            pinned = self._last_pins & self._held()
+        pinned = self._flights.carried if self._flights else self._last_pins & self._held()
         needed = first_needs(foresight)
         states = [
             ComponentState(ref, self.tier(ref), self.sizes.size(ref), used, needed.get(ref), ref in pinned)
@@ -220,7 +214,10 @@ class Residency:
         self._machine = event.machine
         self._ram = RamWatch()
         self._cache = NodeCache(event.flags, event.machine.host_ram)
-        self._vram = Vram(event.flags, event.machine.vram)
+        if event.flags.dynamic_vram:
+            self._vram = PagedVram(event.flags, event.machine.vram, event.machine.host_ram)
+        else:
+            self._vram = Vram(event.flags, event.machine.vram)
         self._lose_everything()
         self._ignorant = not event.fresh
         self._flights = sent
@@ -233,12 +230,12 @@ class Residency:
         self._cache.clear()
         self.shared.clear()
         self._vram.unload_all()
-        self._flights = {}
+        self._flights = Flights()
         self._free_later = None
         self._ignorant = False
 
     def _read(self, event: MemoryRead) -> None:
-        held, running = self._held(), self._running()
+        held, running = self._held(), self._flights.running
         self._host_ram_free = event.host_ram_free
         if event.ram_free is not None:
             self._ram.see_taken(self._machine.ram - event.ram_free, held, self._in_ram, running=running)
@@ -246,15 +243,22 @@ class Residency:
                 self._ram.base = self._ram.others or 0
         if running:
             return
+        if event.host_ram_free is not None:
+            self._vram.observe_ram(event.host_ram_free)
         if event.vram_total is not None and event.vram_free is not None:
             self._vram.observe(event.vram_total, event.vram_free, event.vram_others)
         if event.ram_free is not None:
             self._ram.see_idle(event.ram_free + (event.vram_free or 0), held, self.sizes)
-            if self._ram.shows_weights:
+            if self._shows_in_ram:
                 self._cache.observe(self._machine.ram - event.ram_free - self._ram.base, self._in_ram)
 
+    @property
+    def _shows_in_ram(self) -> bool:
+        """Whether RAM readings tell what ComfyUI holds."""
+        return self._vram.shows_in_ram if isinstance(self._vram, PagedVram) else self._ram.shows_weights
+
     def _in_ram(self, ref: ModelRef) -> int:
-        return max(0, self.sizes.bytes_of(ref) - self._vram.bytes_of(ref))
+        return self._vram.ram_of(ref, self.sizes.bytes_of(ref))
 
     def _send(self, event: PromptSent) -> None:
         self._components |= event.components
@@ -271,10 +275,10 @@ class Residency:
         if flight.started:
             return
         flight.started = True
-        self._last_own, self._last_pins = frozenset(flight.own.values()), frozenset(flight.pins.values())
-        flight.predicted = {ref: self.tier(ref) for ref in flight.own.values()}
-        flight.held = frozenset(filter(self._cache.holds, flight.own))
-        flight.known = self._cache.refs() & frozenset(flight.own.values())
+        self._last_own, self._last_pins = flight.needs, flight.carries
+        flight.predicted = {ref: self.tier(ref) for ref in flight.needs}
+        flight.held = frozenset(filter(self._cache.may_hold, flight.own))
+        flight.known = self._cache.refs() & flight.needs
         shared = flight.sent.shared
         flight.handed_over = frozenset(node_id for node_id, key in shared.items() if self.shared.holds(key))
         self._cache.start(flight.own, flight.pins, flight.sent.prompt, self._in_ram, self._host_ram_free)
@@ -310,8 +314,8 @@ class Residency:
         flight = self._flights.pop(event.prompt_id, None)
         if flight is not None:
             for finding in self._judge.settle(flight, event, self._flags):
-                if {finding.predicted, finding.seen} == {Tier.HOT, Tier.WARM}:
-                    self._vram.missed(was_hot=finding.seen is Tier.HOT)
+                if finding.predicted is not finding.seen:
+                    self._vram.missed(finding.predicted, finding.seen)
             for key in flight.own:
                 if key.node_id not in flight.cached and key.node_id not in event.node_seconds:
                     self._cache.remove(key)
@@ -321,12 +325,12 @@ class Residency:
             self._vram.unload_all()
         self._cache.end_prompt()
         self._vram.keep_only(self._held())
-        if self._free_later is not None and not self._running():
+        if self._free_later is not None and not self._flights.running:
             self._free(self._free_later)
 
     def _free(self, event: ModelsFreed) -> None:
         """ComfyUI frees between two prompts (`main.py`, `prompt_worker`)."""
-        if self._running():
+        if self._flights.running:
             earlier = self._free_later or ModelsFreed(unload_models=False, free_memory=False)
             self._free_later = ModelsFreed(
                 earlier.unload_models or event.unload_models, earlier.free_memory or event.free_memory
@@ -342,6 +346,3 @@ class Residency:
     def _reset_pending(self) -> bool:
         """Whether the node cache will be emptied when the running prompt has ended."""
         return self._free_later is not None and self._free_later.free_memory
-
-    def _running(self) -> bool:
-        return any(flight.started for flight in self._flights.values())

@@ -4,16 +4,18 @@ Nothing tells where weights lie. But they come to VRAM when a node computes with
 an order. `Vram` follows it, model by model; whoever feeds it corrects it by timings and readings. It can doubt: what
 is doubted may be in VRAM or not.
 
+Dynamic VRAM works by other rules (`paging`).
+
 Sources: ComfyUI `comfy/model_management.py` (`load_models_gpu`, `free_memory`) of 0.3.64 and 0.33.0. Bytes throughout.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from normalizer.models import ModelRef, ModelSet
 from proxy.core.evidence import Part, Use
-from proxy.core.flags import GB, UpstreamFlags, VramMode
+from proxy.core.flags import GB, UpstreamFlags
 from proxy.core.node_cache import SizeOf
+from proxy.core.tiers import Tier
 
 LOAD_FACTOR = 1.1
 """ComfyUI frees this multiple of what it loads (`load_models_gpu`)."""
@@ -38,7 +40,7 @@ class Vram:
         self._flags = flags
         self._total = total
         reserve = DEFAULT_RESERVE if flags.reserve_vram is None else flags.reserve_vram
-        self._headroom = INFERENCE + int((reserve + flags.vram_headroom) * GB)
+        self._headroom = INFERENCE + int(reserve * GB)
         self.others = 0
         """Bytes that are taken by anything but our components."""
         self._misses = 0
@@ -58,17 +60,20 @@ class Vram:
         """Bytes of one component that are in VRAM."""
         return sum(loaded.bytes for part, loaded in self._loaded.items() if part.ref == ref)
 
-    def resident(self, ref: ModelRef, size: int) -> bool | None:
-        """Whether most of a living component's weights are in VRAM; None where that is in doubt."""
+    def ram_of(self, ref: ModelRef, size: int) -> int:
+        """Bytes of RAM that a component takes, or will when it is loaded."""
+        return max(0, size - self.bytes_of(ref))
+
+    def tier(self, ref: ModelRef, size: int) -> Tier:
+        """Where most of a living component's weights are."""
         if not self._flags.uses_vram or ref in self._patches:
-            return False
+            return Tier.WARM
         if not self._flags.can_offload:
-            return True
+            return Tier.HOT
         if ref in self._doubted:
-            return None
-        if any(part.ref == ref for part in self._loaded) and self.bytes_of(ref) >= size * RESIDENT_SHARE:
-            return True
-        return None if self._flags.dynamic_vram else False
+            return Tier.UNKNOWN
+        resident = any(part.ref == ref for part in self._loaded) and self.bytes_of(ref) >= size * RESIDENT_SHARE
+        return Tier.HOT if resident else Tier.WARM
 
     def begin_prompt(self) -> None:
         """Another prompt runs: what the one before computed with is idle."""
@@ -82,9 +87,6 @@ class Vram:
         self._running.update(used)
         self._doubted -= {part.ref for part in used}
         wanted = {part: int(size_of(part.ref) * part.share) for part in used}
-        if self._flags.dynamic_vram:
-            self._page_in(wanted)
-            return
         held = sum(loaded.bytes for loaded in before.values() if loaded is not None)
         self._evict(int((sum(wanted.values()) - held) * LOAD_FACTOR) + held)
         for part, size in wanted.items():
@@ -121,9 +123,14 @@ class Vram:
             self._evict(excess + self._capacity - self.loaded_bytes)
         self.others = max(0, -excess) if others is None else others + CONTEXT
 
-    def missed(self, *, was_hot: bool) -> None:
+    def observe_ram(self, free: int) -> None:
+        """So much RAM is available. What leaves VRAM goes to RAM whatever there is of it."""
+
+    def missed(self, predicted: Tier, seen: Tier) -> None:
         """A prediction was wrong by its timing. Errors that keep to one side tell how much computing really takes."""
-        self._misses += -1 if was_hot else 1
+        if {predicted, seen} != {Tier.HOT, Tier.WARM}:
+            return
+        self._misses += 1 if predicted is Tier.HOT else -1
         if abs(self._misses) >= TELLING_MISSES:
             step = self._total // 16 * (1 if self._misses > 0 else -1)
             self._headroom = max(INFERENCE, min(self._total // 2, self._headroom + step))
@@ -134,8 +141,7 @@ class Vram:
         return max(0, self._total - self.others - self._headroom)
 
     def _moves(self, part: Part) -> bool:
-        on_cpu = self._flags.vram is VramMode.LOW and part.kind == "CLIP" and not self._flags.dynamic_vram
-        return self._flags.uses_vram and not on_cpu
+        return self._flags.uses_vram and not self._flags.computes_on_cpu(part.kind)
 
     def _evict(self, needed: int) -> None:
         """`free_memory`: what is offloaded most goes first, then what is idle, the smaller, the younger."""
@@ -152,17 +158,6 @@ class Vram:
 
     def _order(self, part: Part, loaded: "_Loaded") -> tuple[int, bool, int]:
         return loaded.bytes - loaded.size, part in self._running, loaded.size
-
-    def _page_in(self, wanted: Mapping[Part, int]) -> None:
-        """Dynamic VRAM pages weights in on demand; those used longest ago may have made room."""
-        for part, size in wanted.items():
-            self._loaded[part] = _Loaded(size, size)
-        room = self._capacity
-        for part in reversed(list(self._loaded)):
-            room -= self._loaded[part].bytes
-            if room < 0:
-                del self._loaded[part]
-                self._doubted |= {part.ref}
 
 
 @dataclass(frozen=True, slots=True)
