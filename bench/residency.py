@@ -56,11 +56,11 @@ def eviction() -> Iterable[Loads]:
             )
 
 
-def tiers(chosen: Iterable[Setting], prompts: int, step: Callable[[], None]) -> dict[str, Tally]:
+def tiers(chosen: Iterable[Setting], prompts: int, step: Callable[[], None]) -> list[tuple[Setting, Tally]]:
     """Measure some settings; `step` is called after each."""
-    found = {}
+    found = []
     for setting in chosen:
-        found[setting.name] = asyncio.run(measure(setting, prompts, SEED))
+        found.append((setting, asyncio.run(measure(setting, prompts, SEED))))
         step()
     return found
 
@@ -80,27 +80,37 @@ def run(json_output: bool) -> None:
         return
     console.print(_eviction_table(loads))
     console.print(_tier_table(tallies))
-    for name, tally in killed.items():
+    console.print(_tier_summary(tallies))
+    for setting, tally in killed:
         end = "no kill" if tally.killed_after is None else f"killed after {tally.killed_after} prompts"
-        console.print(f"{name}, {PROMPTS} prompts: {end}")
+        console.print(f"{setting.name}, {PROMPTS} prompts: {end}")
 
 
-def _as_json(loads: Iterable[Loads], tallies: dict[str, Tally], killed: dict[str, Tally]) -> dict[str, Any]:
+def _as_json(
+    loads: Iterable[Loads], tallies: Iterable[tuple[Setting, Tally]], killed: Iterable[tuple[Setting, Tally]]
+) -> dict[str, Any]:
     return {
         "eviction": [
             {**asdict(each), "extra_over_optimum": {name: count - each.optimum for name, count in _rules(each).items()}}
             for each in loads
         ],
-        "tiers": {
-            name: {
+        "tiers": [
+            {
+                "cache": setting.name,
+                "vram": setting.vram,
+                "ram_gb": setting.config.ram_gb,
+                "vram_gb": setting.config.vram_gb,
                 "accuracy": tally.share(),
-                "by_predicted_tier": {tier.value: tally.share(tier) for tier in Tier},
+                "unknown": tally.unknown,
+                "by_predicted_tier": {
+                    tier.value: {"uses": tally.predicted(tier), "right": tally.right(tier)} for tier in Tier
+                },
                 "accuracy_by_timing": tally.judged_share,
                 "killed_after": tally.killed_after,
             }
-            for name, tally in tallies.items()
-        },
-        "ram_for_three_of_eight": {name: {"killed_after": tally.killed_after} for name, tally in killed.items()},
+            for setting, tally in tallies
+        ],
+        "ram_for_three_of_eight": {setting.name: {"killed_after": tally.killed_after} for setting, tally in killed},
     }
 
 
@@ -120,12 +130,34 @@ def _eviction_table(loads: Iterable[Loads]) -> Table:
     return table
 
 
-def _tier_table(tallies: dict[str, Tally]) -> Table:
+_TOLD = (Tier.HOT, Tier.WARM, Tier.COLD)
+
+
+def _tier_table(tallies: Iterable[tuple[Setting, Tally]]) -> Table:
     table = Table(title=f"Components whose tier was predicted right, {TIER_PROMPTS} prompts each")
-    for heading in ("ComfyUI, RAM/VRAM", "all", "hot", "warm", "cold", "by timing alone", "killed after"):
-        table.add_column(heading, justify="left" if heading.startswith("ComfyUI") else "right")
-    for name, tally in tallies.items():
-        shares = (tally.share(), *(tally.share(tier) for tier in (Tier.HOT, Tier.WARM, Tier.COLD)), tally.judged_share)
-        cells = ("-" if share is None else f"{share:.1%}" for share in shares)
-        table.add_row(name, *cells, "-" if tally.killed_after is None else f"{tally.killed_after} prompts")
+    left = ("cache", "VRAM", "GB of RAM / VRAM")
+    for heading in (*left, "all", "hot", "warm", "cold", "unknown", "by timing alone", "killed after"):
+        table.add_column(heading, justify="left" if heading in left else "right")
+    for setting, tally in tallies:
+        shares = (tally.share(), *map(tally.share, _TOLD), tally.unknown, tally.judged_share)
+        end = "-" if tally.killed_after is None else f"{tally.killed_after} prompts"
+        table.add_row(setting.name, setting.vram, setting.size, *map(_percent, shares), end)
     return table
+
+
+def _tier_summary(tallies: Iterable[tuple[Setting, Tally]]) -> Table:
+    """All settings with one way to manage VRAM together."""
+    table = Table(title="The same by VRAM mode: right among those predicted to be there, and how many these were")
+    for heading in ("VRAM", "all", "hot", "warm", "cold", "unknown"):
+        table.add_column(heading, justify="left" if heading == "VRAM" else "right")
+    together: dict[str, Tally] = {}
+    for setting, tally in tallies:
+        together.setdefault(setting.vram, Tally()).uses.update(tally.uses)
+    for vram, tally in together.items():
+        cells = (f"{_percent(tally.share(tier))} of {tally.predicted(tier)}" for tier in _TOLD)
+        table.add_row(vram, f"{_percent(tally.share())} of {tally.predicted()}", *cells, _percent(tally.unknown))
+    return table
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.1%}"

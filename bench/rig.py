@@ -60,7 +60,7 @@ _CLASSES = {
         sampling.PreviewAny,
     )
 }
-_PLATFORM = Platform("cuda", "2.9.0+cu129", aimdo_installed=False)
+_PLATFORM = Platform("cuda", "2.9.0+cu129", aimdo_installed=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,10 +153,12 @@ class Rig:
             if (actual := self._actual(ref)) is not None
         ]
         self._events.seen.clear()
+        reads = len(self.ledger.reads)
         await self._executor.execute(dict(sent.prompt), prompt_id, {"client_id": "rig"}, _outputs(sent.prompt))
         if not self._executor.success:
             raise RuntimeError(f"the simulated prompt failed: {self._executor.messages[-1]}")
-        self._tell(prompt_id, sent.prompt, normalized.chains, components)
+        disk_bytes = sum(read.bytes for read in self.ledger.reads[reads:] if not read.from_page_cache)
+        self._tell(prompt_id, sent.prompt, normalized.chains, components, disk_bytes)
         self._book.used(normalized.chains, self.clock.now())
         self._read_memory()
         return watched
@@ -184,19 +186,32 @@ class Rig:
         self.planner.handle(reading, self.clock.now())
 
     def _actual(self, ref: ModelRef) -> Tier | None:
-        """Where most of a component's weights are by the simulator's account; it has none of LoRAs."""
+        """Where most of a component's weights are by the simulator's account; it has none of LoRAs.
+
+        What is neither in VRAM nor copied to RAM (dynamic VRAM) is in RAM if the page cache has its file.
+        """
         if ref.class_type == loaders.LoraLoader.NAME:
             return None
-        found = [
-            where for file, where in self._machine.memory.residency().items() if file.rpartition("/")[2] in ref.files
-        ]
-        if not found:
-            return Tier.COLD
-        on_gpu, total = sum(where.on_gpu for where in found), sum(where.bytes for where in found)
-        return Tier.HOT if 2 * on_gpu >= total else Tier.WARM
+        found = {
+            file: where
+            for file, where in self._machine.memory.residency().items()
+            if file.rpartition("/")[2] in ref.files
+        }
+        total = sum(where.bytes for where in found.values())
+        if found and 2 * sum(where.on_gpu for where in found.values()) >= total:
+            return Tier.HOT
+        at_hand = sum(
+            max(where.in_ram, where.on_gpu, self._machine.in_page_cache(file)) for file, where in found.items()
+        )
+        return Tier.WARM if found and 2 * at_hand >= total else Tier.COLD
 
     def _tell(
-        self, prompt_id: str, prompt: Mapping[str, Any], own: Sequence[Chain], components: Mapping[str, ModelRef]
+        self,
+        prompt_id: str,
+        prompt: Mapping[str, Any],
+        own: Sequence[Chain],
+        components: Mapping[str, ModelRef],
+        disk_bytes: int,
     ) -> None:
         """Turn the recorded events into evidence, as the engine does."""
         timeline, steps = Timeline(), StepClock()
@@ -213,7 +228,7 @@ class Rig:
             for node_id, seconds in timeline.node_seconds.items()
             if node_id in behind
         )
-        ended = PromptEnded(prompt_id, Ending.SUCCESS, timeline.node_seconds, uses)
+        ended = PromptEnded(prompt_id, Ending.SUCCESS, timeline.node_seconds, uses, disk_bytes)
         self.planner.handle(ended, self.clock.now())
 
 

@@ -31,6 +31,16 @@ Kind: TypeAlias = Callable[[int], dict[str, Any]]
 SMALL = SimulatorConfig(ram_gb=32, vram_gb=12, models=MODELS)
 MEDIUM = SimulatorConfig(ram_gb=64, vram_gb=24, models=MODELS)
 LARGE = SimulatorConfig(ram_gb=128, vram_gb=48, models=MODELS)
+VRAM_MODES: Mapping[str, Mapping[str, Any]] = {
+    "dynamic": {"dynamic_vram": True, "page_cache_gbps": 8.0},
+    "dynamic, --fast-disk": {"dynamic_vram": True, "page_cache_gbps": 8.0, "fast_disk": True},
+    "smart": {},
+    "--lowvram": {"vram_mode": VramMode.LOW},
+    "--novram": {"vram_mode": VramMode.NONE},
+    "--highvram": {"vram_mode": VramMode.HIGH},
+    "--disable-smart-memory": {"disable_smart_memory": True},
+}
+"""Ways to manage VRAM: "smart" is ComfyUI's with `--disable-dynamic-vram`."""
 
 
 def random_prompt(
@@ -59,7 +69,7 @@ def any_checkpoint(rng: random.Random, seed: int) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One machine, one way to start ComfyUI, with or without pins."""
+    """One machine, one way to start ComfyUI, with or without pins. `name` is what is said of its cache, or of all."""
 
     name: str
     config: SimulatorConfig
@@ -68,6 +78,9 @@ class Setting:
     prompt: Callable[[random.Random, int], dict[str, Any]] = field(default=random_prompt)
     visible: int = 4
     """Prompts of the queue that can be seen ahead."""
+    vram: str = "smart"
+    size: str = ""
+    """GB of RAM and of VRAM."""
 
 
 @dataclass(slots=True)
@@ -79,30 +92,50 @@ class Tally:
     killed_after: int | None = None
     """Prompts until ComfyUI was killed for want of RAM; None if it was not."""
 
+    def predicted(self, tier: Tier | None = None) -> int:
+        """Uses for which this tier was predicted, or all."""
+        return sum(count for (predicted, _), count in self.uses.items() if tier in {None, predicted})
+
+    def right(self, tier: Tier | None = None) -> int:
+        """Those of them for which it was right."""
+        return sum(c for (predicted, seen), c in self.uses.items() if predicted is seen and tier in {None, predicted})
+
     def share(self, tier: Tier | None = None) -> float | None:
         """Right predictions among the uses for which this tier was predicted, or among all; None without any."""
-        total = sum(count for (predicted, _), count in self.uses.items() if tier in {None, predicted})
-        right = sum(
-            c for (predicted, actual), c in self.uses.items() if predicted is actual and tier in {None, predicted}
-        )
-        return right / total if total else None
+        return self.right(tier) / self.predicted(tier) if self.predicted(tier) else None
+
+    @property
+    def unknown(self) -> float | None:
+        """The share of uses for which it could not be told; None without any."""
+        return self.predicted(Tier.UNKNOWN) / self.predicted() if self.uses else None
 
 
 def settings() -> Iterator[Setting]:
-    """All that is measured. Modes that keep models by themselves get values with which they survive without pins."""
-    no_pins = Limits(max_chains=0)
-    for size, machine, results, free in (
-        ("32/12 GB", SMALL, 10, 16.0),
-        ("64/24 GB", MEDIUM, 40, 16.0),
-        ("128/48 GB", LARGE, 40, 16.0),
-    ):
-        yield Setting(f"default, {size}", machine)
-        yield Setting(f"classic, {size}", _with(machine, cache=CacheMode.CLASSIC))
-        yield Setting(f"LRU {results}, {size}", _with(machine, cache=CacheMode.LRU, cache_lru=results))
-        yield Setting(f"none, {size}", _with(machine, cache=CacheMode.NONE))
-        yield Setting(f"--cache-ram 6 {free:g}, no pins, {size}", _with(machine, cache_ram=(6.0, free)), no_pins)
-    yield Setting("no smart memory, 64/24 GB", _with(MEDIUM, disable_smart_memory=True))
-    yield Setting("--highvram, 64/48 GB", _with(MEDIUM, vram_mode=VramMode.HIGH, vram_gb=48.0))
+    """Every cache mode with every way to manage VRAM, on machines of three sizes.
+
+    With `--cache-ram` ComfyUI keeps models by itself, so nothing is pinned. Where models cannot leave VRAM, there is
+    twice as much of it, and no small machine.
+    """
+    for vram, changes in VRAM_MODES.items():
+        for machine, results in ((SMALL, 10), (MEDIUM, 40), (LARGE, 40)):
+            if changes.get("vram_mode") is VramMode.HIGH:
+                if machine is SMALL:
+                    continue
+                machine = replace(machine, vram_gb=2 * machine.vram_gb)  # noqa: PLW2901 - the machine of this setting
+            yield from _cache_modes(replace(machine, **changes), vram, results)
+
+
+def _cache_modes(machine: SimulatorConfig, vram: str, results: int) -> Iterator[Setting]:
+    size = f"{machine.ram_gb:g} / {machine.vram_gb:g}"
+    modes: dict[str, tuple[dict[str, Any], Limits]] = {
+        "default": ({}, Limits()),
+        "--cache-classic": ({"cache": CacheMode.CLASSIC}, Limits()),
+        "--cache-lru 10 / 40 / 40": ({"cache": CacheMode.LRU, "cache_lru": results}, Limits()),
+        "--cache-none": ({"cache": CacheMode.NONE}, Limits()),
+        "--cache-ram 6 16, no pins": ({"cache_ram": (6.0, 16.0)}, Limits(max_chains=0)),
+    }
+    for cache, (changes, limits) in modes.items():
+        yield Setting(cache, replace(machine, **changes), limits, vram=vram, size=size)
 
 
 def ram_for_three() -> Iterator[Setting]:
@@ -112,10 +145,6 @@ def ram_for_three() -> Iterator[Setting]:
     yield Setting("RAM for 3 of 8 models, planned pins", machine, planned, any_checkpoint)
     yield Setting("RAM for 3 of 8 models, planned pins, no queue in sight", machine, planned, any_checkpoint, visible=0)
     yield Setting("RAM for 3 of 8 models, every model pinned", machine, None, any_checkpoint)
-
-
-def _with(machine: SimulatorConfig, **changes: Any) -> SimulatorConfig:
-    return replace(machine, **changes)
 
 
 async def measure(setting: Setting, prompts: int, seed: int) -> Tally:

@@ -8,7 +8,7 @@ from .clock import Clock
 from .config import GB, SimulatorConfig
 from .ledger import DiskRead, Doer, Ledger, Transfer
 from .memory import Killed, Memory, Move, Weights
-from .paging import PagedMemory
+from .paging import PagedMemory, PagedWeights
 from .shared_cache import SharedCache
 
 # ComfyUI folder_paths.py: the folders every installation has, in its order.
@@ -63,7 +63,8 @@ class Machine:
         self.directories = directories
         self.memory = PagedMemory(config) if config.dynamic_vram else Memory(config)
         self.shared = SharedCache()
-        self._pages: dict[str, int] = {}
+        self._pages: dict[tuple[str, int], int] = {}
+        """What the page cache has: bytes by file and part of it, what was read last at the end."""
 
     def folders(self) -> list[str]:
         """Names of all model folders."""
@@ -105,27 +106,32 @@ class Machine:
         """
         free = self.memory.ram_free
         if nbytes > free:
-            await self.clock.sleep(self._seconds(file, nbytes) * free / nbytes)
+            await self.clock.sleep(self._seconds((file, 0), nbytes) * free / nbytes)
             raise Killed("out of memory: killed")
-        await self._read(file, nbytes, doer)
+        await self._read(file, 0, nbytes, doer)
         self._shrink_pages(free - nbytes)
 
-    async def _read(self, file: str, nbytes: int, doer: Doer) -> None:
-        seconds, cached = self._seconds(file, nbytes), self.in_page_cache(file, nbytes)
+    async def _read(self, file: str, part: int, nbytes: int, doer: Doer) -> None:
+        cached = self._in_page_cache((file, part), nbytes)
+        seconds = self._seconds((file, part), nbytes)
         await self.clock.sleep(seconds)
         self.ledger.reads.append(DiskRead(file, nbytes, seconds, doer.prompt_id, doer.node_id, doer.class_type, cached))
         if self.config.page_cache_gbps is not None:
-            self._pages[file] = max(nbytes, self._pages.pop(file, 0))
+            self._pages[file, part] = max(nbytes, self._pages.pop((file, part), 0))
             self._shrink_pages(self.memory.ram_free)
 
-    def _seconds(self, file: str, nbytes: int) -> float:
-        speed = self.config.page_cache_gbps if self.in_page_cache(file, nbytes) else self.config.disk_gbps
+    def _seconds(self, part: tuple[str, int], nbytes: int) -> float:
+        speed = self.config.page_cache_gbps if self._in_page_cache(part, nbytes) else self.config.disk_gbps
         return nbytes / ((speed or self.config.disk_gbps) * GB)
 
-    def in_page_cache(self, file: str, nbytes: int) -> bool:
-        """Whether the operating system still has so much of a file."""
+    def in_page_cache(self, file: str) -> int:
+        """Bytes of a file that the operating system still has."""
         self._shrink_pages(self.memory.ram_free)
-        return self._pages.get(file, 0) >= nbytes
+        return sum(nbytes for (name, _), nbytes in self._pages.items() if name == file)
+
+    def _in_page_cache(self, part: tuple[str, int], nbytes: int) -> bool:
+        self._shrink_pages(self.memory.ram_free)
+        return self._pages.get(part, 0) >= nbytes
 
     def _shrink_pages(self, room: int) -> None:
         """Files leave the page cache, those read first before the others, when processes need the RAM."""
@@ -135,8 +141,8 @@ class Machine:
     async def moved(self, moves: Sequence[Move], doer: Doer) -> None:
         """Let the time of transfers, and of the reads that they need, pass and write them down."""
         for move in moves:
-            if move.read:
-                await self._read(move.file, move.bytes, doer)
+            if move.read_part is not None:
+                await self._read(move.file, move.read_part, move.bytes, doer)
             seconds = abs(move.bytes) / (self.config.pcie_gbps * GB)
             await self.clock.sleep(seconds)
             self.ledger.transfers.append(Transfer(move.file, move.bytes, seconds, doer.prompt_id))
@@ -144,8 +150,8 @@ class Machine:
     async def compute(self, seconds: float, weights: Sequence[Weights], doer: Doer) -> None:
         """One pass over models: the computing, and what of them is not on the GPU is sent over for it."""
         for each in weights:
-            if each.streamed_from_file:
-                await self._read(each.file, read := each.streamed_from_file, doer)
+            if isinstance(each, PagedWeights) and (read := each.streamed_from_file):
+                await self._read(each.file, each.part, read, doer)
                 self.memory.keep_copy(each, read, doer.prompt_id)
             seconds += each.streamed / (self.config.pcie_gbps * GB)
         await self.clock.sleep(seconds)

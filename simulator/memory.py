@@ -82,19 +82,15 @@ class Weights(Allocation):
         """Bytes that are sent to the GPU for each pass, because they are not there."""
         return 0 if self.home is Home.RAM else self.nbytes - self.on_gpu
 
-    @property
-    def streamed_from_file(self) -> int:
-        """Bytes of those that are read for it each time."""
-        return 0
-
 
 @dataclass(frozen=True, eq=False)
 class Move:
-    """Weights moved over PCIe: positive bytes to the GPU, negative to RAM. `read`: they came out of the file."""
+    """Weights moved over PCIe: positive bytes to the GPU, negative to RAM."""
 
     file: str
     bytes: int
-    read: bool = False
+    read_part: int | None = None
+    """They were read for it, out of this part of the file."""
 
 
 @dataclass(frozen=True)

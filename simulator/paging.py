@@ -24,10 +24,11 @@ _MORE_COPIES = 256 * MB
 
 
 class PagedWeights(Weights):
-    """The tensors of one model that can be read again from its file."""
+    """The tensors of one model that can be read again from its file, of which they are a part, counted from 0."""
 
-    def __init__(self, file: str, nbytes: int) -> None:
+    def __init__(self, file: str, nbytes: int, part: int = 0) -> None:
         super().__init__(file, nbytes)
+        self.part = part
         self.copied = 0
         """Bytes of it of which there is a copy in RAM, from the start on; those in VRAM may have one too."""
 
@@ -38,7 +39,7 @@ class PagedWeights(Weights):
 
     @property
     def streamed_from_file(self) -> int:
-        """See Weights."""
+        """Bytes of what is streamed that are read for it each time."""
         return self.nbytes - max(self.on_gpu, self.copied)
 
 
@@ -113,7 +114,7 @@ class PagedMemory(Memory):
         from_copy = min(missing, max(0, weights.copied - present))
         if from_copy < missing:
             self.keep_copy(weights, missing - from_copy, prompt_id)
-        moves = (Move(weights.file, from_copy), Move(weights.file, missing - from_copy, read=True))
+        moves = (Move(weights.file, from_copy), Move(weights.file, missing - from_copy, weights.part))
         return [move for move in moves if move.bytes]
 
     def _put_first(self, weights: PagedWeights) -> None:

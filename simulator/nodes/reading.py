@@ -35,7 +35,7 @@ async def read_weights(
     models: list[Weights]
     if machine.config.dynamic_vram:
         await machine.open()
-        models = [PagedWeights(file, size) for size in sizes]
+        models = [PagedWeights(file, size, part) for part, size in enumerate(sizes)]
     else:
         await machine.read(file, nbytes, call.doer)
         models = [Weights(file, size, _home(machine.config, kind)) for size, kind in zip(sizes, kinds, strict=True)]

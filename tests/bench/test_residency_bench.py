@@ -76,9 +76,17 @@ def test_sixteen_visible_prompts_beat_caches_that_see_none(name: str) -> None:
         ({"cache": CacheMode.NONE}, Limits()),
         ({"cache_ram": (6.0, 16.0)}, Limits(max_chains=0)),
         ({"disable_smart_memory": True}, Limits()),
+        ({"vram_mode": VramMode.LOW}, Limits()),
+        ({"vram_mode": VramMode.NONE}, Limits()),
+        ({"dynamic_vram": True, "page_cache_gbps": 8.0}, Limits()),
+        ({"dynamic_vram": True, "page_cache_gbps": 8.0, "ram_gb": 32, "vram_gb": 12}, Limits()),
+        ({"dynamic_vram": True, "page_cache_gbps": 8.0, "fast_disk": True}, Limits()),
         ({"vram_mode": VramMode.HIGH, "vram_gb": 48.0}, Limits()),
     ],
-    ids=["default", "classic", "lru", "none", "low thresholds", "no smart memory", "highvram"],
+    ids=[
+        *("default", "classic", "lru", "none", "low thresholds", "no smart memory", "lowvram", "novram", "dynamic"),
+        *("dynamic and small", "fast disk", "highvram"),
+    ],
 )
 def test_the_tier_model_agrees_with_the_simulators_ledger(changes: dict[str, object], limits: Limits) -> None:
     config = replace(MEDIUM, **changes)  # type: ignore[arg-type]  # the changes are those of the line above
@@ -108,8 +116,9 @@ def test_the_figures_come_as_json(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     figures = json.loads(capsys.readouterr().out)
     assert {row["trace"] for row in figures["eviction"]} == set(TRACES)
     assert figures["eviction"][0]["extra_over_optimum"]["ours, 16 visible"] >= 0
-    assert figures["tiers"].keys() == {setting.name for setting in chosen}
-    assert figures["tiers"][chosen[0].name]["accuracy"] == 1.0
+    assert [(row["cache"], row["vram"]) for row in figures["tiers"]] == [(one.name, one.vram) for one in chosen]
+    assert figures["tiers"][0]["accuracy"] == 1.0
+    assert sum(tier["uses"] for tier in figures["tiers"][0]["by_predicted_tier"].values()) > 0
     assert len(figures["ram_for_three_of_eight"]) == 3
 
 

@@ -124,7 +124,8 @@ async def test_after_an_out_of_memory_error_only_the_file_is_left(page_cache: fl
         assert (place.on_gpu, place.in_ram) == (0, 0)
         reads = len(driver.sim.loads())
         await driver.run(image("a", seed=2))
-        assert (gigabytes_read(driver, "a", reads) == 0.0) is (page_cache is not None)
+        # The part of the VAE was not read before.
+        assert (gigabytes_read(driver, "a", reads) < 0.1) is (page_cache is not None)
 
 
 async def test_without_smart_memory_each_model_pushes_out_all_others() -> None:
@@ -173,7 +174,7 @@ def test_memory_never_overflows_and_every_byte_comes_from_somewhere(
         assert memory.vram_free >= min(vram, activations) * GB
         assert memory.ram_free >= min(2 * GB, (ram - 1) * GB)
         assert memory.models()[0] is weights
-        moved, read = (sum(move.bytes for move in moves if move.read is kind) for kind in (False, True))
+        moved, read = (sum(move.bytes for move in moves if move.read_part == part) for part in (None, 0))
         assert moved <= copied
         assert weights.on_gpu <= before + moved + read
         assert all(each.on_gpu <= had[id(each)] for each in models if each is not weights)
