@@ -134,7 +134,7 @@ class World:
             return
         self.planner.handle(PromptEnded(prompt_id, prompt.ending, seconds), self.count)
         self.uses |= dict.fromkeys(prompt.own, float(self.count))
-        if prompt.ending is Ending.OUT_OF_MEMORY and pinned:
+        if prompt.ending in {Ending.OUT_OF_VRAM, Ending.OUT_OF_RAM} and pinned:
             self.most_pins = min(self.most_pins, pinned) * 3 // 4
         self.read()
 
@@ -151,7 +151,9 @@ class World:
 
 
 SOME = st.sets(st.sampled_from(NAMES), min_size=1, max_size=3).map(lambda names: "".join(sorted(names)))
-ENDINGS = st.sampled_from([Ending.SUCCESS, Ending.SUCCESS, Ending.SUCCESS, Ending.FAILURE, Ending.OUT_OF_MEMORY, None])
+ENDINGS = st.sampled_from(
+    [Ending.SUCCESS, Ending.SUCCESS, Ending.SUCCESS, Ending.FAILURE, Ending.OUT_OF_VRAM, Ending.OUT_OF_RAM, None]
+)
 STEPS = st.lists(
     st.builds(Prompt, SOME, st.lists(SOME, max_size=4).map(tuple), ENDINGS)
     | st.builds(Others, st.integers(0, 40 * GB)),
