@@ -51,11 +51,11 @@ class Sizes:
     def size(self, ref: ModelRef) -> Size:
         """The best known size. A class that picks no files weighs nothing by itself."""
         names = {_name(name) for name in ref.files}
-        if fixed := [size for name, size in self.configured.items() if _name(name) in names]:
-            return Size(sum(fixed), SizeSource.CONFIGURED)
+        fixed = {_name(name): size for name, size in self.configured.items() if _name(name) in names}
         # Of the names a loader picks some are no files (a weight type, "default"): those found speak for all.
-        if found := [self._files[name] for name in names if name in self._files]:
-            return Size(sum(found), SizeSource.FILE)
+        found = {name: self._files[name] for name in names if name in self._files}
+        if fixed or found:
+            return Size(sum({**found, **fixed}.values()), SizeSource.CONFIGURED if fixed else SizeSource.FILE)
         if ref in self._measured:
             return Size(self._measured[ref], SizeSource.MEASURED)
         return Size(ASSUMED if names else 0, SizeSource.ASSUMED)
