@@ -75,6 +75,26 @@ async def test_ready_alive_stopping_gone(comfy: Comfy, tmp_path: Path) -> None:
             await client.history(prompt_id)
 
 
+async def test_not_ready_before_it_is_known_what_comfyui_has(comfy: Comfy, tmp_path: Path) -> None:
+    looked, told = asyncio.Event(), asyncio.Event()
+
+    async def slow(asked: Asked) -> Fate:
+        if asked.is_("GET", "/queue"):
+            looked.set()
+            await told.wait()
+        return Fate.PASSED
+
+    comfy.relay.script = slow
+    async with serving(tmp_path, comfy.relay.url, FULL) as proxy:
+        await proxy.says("loader classes known")
+        await looked.wait()
+        for _ in range(20):  # turns in which it could be said
+            await mode_of(proxy)
+        assert "READY=1" not in proxy.told
+        told.set()
+        await proxy.tells("READY=1")
+
+
 async def test_flushed_at_a_stop(comfy: Comfy, tmp_path: Path) -> None:
     async with serving(tmp_path, comfy.relay.url, FULL + '[service]\non_stop = "flush"\n') as proxy:
         async with Client(proxy.url) as client:
