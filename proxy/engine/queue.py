@@ -225,9 +225,14 @@ class HeldQueue:
         if not self._ready.is_set():
             await self._parts.upstream.client.get_json("/prompt")  # raises what is wrong, in the usual words
             await self._ready.wait()
+        if self.holding.job(look.original.prompt_id) is not None:
+            # It came a second time while this one was looked at, and may even have ended.
+            answered = await self.answered_before(submission, look.original)
+            if answered is not None:
+                return answered
         first = self._first(submission, look.original)
         if first is not None:
-            return await asyncio.shield(first.answer)  # it came a second time while this one was looked at
+            return await asyncio.shield(first.answer)
         if (trouble := self._journal.trouble) is not None:
             raise type(trouble)(trouble.message, details=trouble.details)  # a new one: each raise adds to a traceback
         created = int(self._parts.wall() * 1000)

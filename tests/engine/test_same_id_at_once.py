@@ -59,3 +59,21 @@ async def test_one_key_runs_once_whatever_ids_were_drawn(tmp_path: Path) -> None
         assert answers[0] == answers[1]
         await stage.ended(answers[0][1])
         assert len(stage.gate.started) == 1
+
+
+async def test_an_id_whose_first_run_ends_while_the_second_is_looked_at(tmp_path: Path) -> None:
+    async with staged(Mode.FULL, tmp_path) as stage:
+        slow = SlowSchema()
+        stage.relay.script = slow
+        prompt_id = fresh_id()
+        unknown = {**encode("a", "twice"), "1": {"class_type": "NoSuchClass", "inputs": {}}}
+        second = asyncio.create_task(stage.post("/prompt", {"prompt": unknown, "prompt_id": prompt_id}))
+        await until(lambda: slow.asked, "the second to wait")
+        first = await stage.post("/prompt", {"prompt": encode("a", "twice"), "prompt_id": prompt_id})
+        await stage.ended(prompt_id)
+        await stage.comfy.idle()
+        slow.answered.set()
+        assert (await second).json() == first.json()
+        await stage.comfy.idle()
+        assert stage.gate.started == [prompt_id]
+        assert len(stage.relay.asked("POST", "/prompt")) == 1
