@@ -9,6 +9,7 @@ ComfyUI saved, which no death takes away.
 
 import asyncio
 import json
+import math
 import random
 import tempfile
 import time
@@ -33,15 +34,15 @@ _BOTH_SHARE = 0.15
 _HUNG_SHARE = 0.2
 """So often it hangs before it dies, and in one of two such cases recovers in between."""
 _HUNG = 0.5
-"""Seconds that it hangs at most: less than `_UNWRITTEN`, for what happened before that counts as heard."""
+"""Seconds that it hangs at most: less than `_UNWRITTEN`, for what ended before that counts as heard."""
 _SETTLING = 120.0
 """Seconds that what is left gets to come to its end after the last kill."""
 _UNWRITTEN = 1.0
 """Seconds after which the news of an end is in the journal for certain, whatever dies then."""
 _MILLISECONDS = 1000
 
-Villain: TypeAlias = Callable[[Victims, random.Random], Awaitable[Sequence[float]]]
-"""Does something to the victims; tells when both died at once, in Unix seconds."""
+Villain: TypeAlias = Callable[[Victims, random.Random], Awaitable[None]]
+"""Does something to the victims."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,20 +111,19 @@ async def suffer(folder: Path, seed: int, villain: Villain, *, forget: bool = Fa
         async with asyncio.TaskGroup() as group:
             listening = [group.create_task(client.listen()) for client in clients]
             working = [group.create_task(client.work()) for client in clients]
-            doubles = await villain(victims, chance)
+            await villain(victims, chance)
             for client in clients:
                 client.finish()
             await _until_settled(victims, working)
             for task in listening:
                 task.cancel()
-        return await _account(victims, clients, doubles)
+        return await _account(victims, clients)
 
 
-async def _kill(victims: Victims, kills: int, chance: random.Random) -> list[float]:
-    """Kill each side so often; tells when both died at once."""
+async def _kill(victims: Victims, kills: int, chance: random.Random) -> None:
+    """Kill each side so often."""
     plan = [side for side in Side for _ in range(kills)]
     chance.shuffle(plan)
-    doubles = []
     while plan:
         await asyncio.sleep(chance.random() * _CALM)
         dead = [plan.pop()]
@@ -131,14 +131,12 @@ async def _kill(victims: Victims, kills: int, chance: random.Random) -> list[flo
             await _hang(victims, dead[0], chance)
         await victims.kill(dead[0])
         if plan and plan[-1] is not dead[0] and chance.random() < _BOTH_SHARE:
-            doubles.append(victims.killed[dead[0]][-1])
             dead.append(plan.pop())
             await victims.kill(dead[1])
             chance.shuffle(dead)
         for side in dead:
             await victims.start(side)
         await victims.until_up()
-    return doubles
 
 
 async def _hang(victims: Victims, side: Side, chance: random.Random) -> None:
@@ -170,7 +168,7 @@ async def _get(victims: Victims, path: str) -> Any:
         return json.loads(await response.text())
 
 
-async def _account(victims: Victims, clients: Sequence[Client], doubles: Sequence[float]) -> Report:
+async def _account(victims: Victims, clients: Sequence[Client]) -> Report:
     waiting, history = await _waiting(victims), await _get(victims, "/history")
     found: dict[str, list[str]] = defaultdict(list)
     for client in clients:
@@ -179,7 +177,7 @@ async def _account(victims: Victims, clients: Sequence[Client], doubles: Sequenc
                 entry = history.get(account.prompt_id)
                 found["accepted"].append(account.prompt_id)
                 found[_fate(account, waiting, entry)].append(account.prompt_id)
-                if _ran_needlessly(victims, account, doubles):
+                if _ran_needlessly(victims, account):
                     found["finished_twice"].append(account.prompt_id)
                 if _is_unheard(account, client.spans, entry):
                     found["unheard"].append(account.prompt_id)
@@ -213,17 +211,24 @@ def _fate(account: Account, waiting: frozenset[str], entry: Any) -> str:
     return "cancelled" if account.cancelled else "lost"
 
 
-def _ran_needlessly(victims: Victims, account: Account, doubles: Sequence[float]) -> bool:
+def _ran_needlessly(victims: Victims, account: Account) -> bool:
     """It ran to its end again: nothing had died meanwhile that knew of the first end, or its client had heard of it."""
     saved = sorted(file.stat().st_mtime for file in victims.saved.glob(f"{account.prompt_id}_*.png"))
-    deaths = victims.killed[Side.COMFYUI]
     for first, second in pairwise(saved):
-        if not any(first <= death <= second for death in deaths):
+        if not any(first <= death <= second for death in victims.killed[Side.COMFYUI]):
             return True
         for kind, at in account.heard:
-            unwritten = any(at <= double <= at + _UNWRITTEN for double in doubles)
-            if kind == "execution_success" and first <= at < second and not unwritten:
+            if kind == "execution_success" and first <= at < second and not _died_with_the_news(victims, first, at):
                 return True
+    return False
+
+
+def _died_with_the_news(victims: Victims, first: float, at: float) -> bool:
+    """Whether the proxy may have had no time to write the end down, and ComfyUI died too before it was asked again."""
+    for death in victims.killed[Side.PROXY]:
+        if at <= death and victims.worked(Side.PROXY, at, death) <= _UNWRITTEN:
+            asked_again = min((moment for moment in victims.up if moment > death), default=math.inf)
+            return any(first <= other <= asked_again for other in victims.killed[Side.COMFYUI])
     return False
 
 

@@ -50,11 +50,14 @@ class Side(StrEnum):
 
 @dataclass
 class Victims:
-    """Both processes, on ports that stay theirs; `killed` has the moments of their deaths in Unix seconds.
+    """Both processes, on ports that stay theirs.
 
     Attributes:
         folder: where journal, logs and saved files are.
         forget: take the journal away whenever the proxy dies.
+        killed: the moments of their deaths, in Unix seconds like the others.
+        frozen: from when to when each hung; it may have died so.
+        up: the moments at which both were found to be up.
     """
 
     folder: Path
@@ -63,6 +66,9 @@ class Victims:
     proxy_port: int
     comfyui_port: int
     killed: dict[Side, list[float]] = field(default_factory=lambda: {side: [] for side in Side})
+    frozen: dict[Side, list[tuple[float, float]]] = field(default_factory=lambda: {side: [] for side in Side})
+    up: list[float] = field(default_factory=list)
+    _frozen_since: dict[Side, float] = field(default_factory=dict)
     _processes: dict[Side, asyncio.subprocess.Process] = field(default_factory=dict)
 
     @property
@@ -91,6 +97,7 @@ class Victims:
         process = self._processes[side]
         if process.returncode is not None:
             raise BenchError(f"the {side} ended by itself, with {process.returncode}; see {self.folder}/{side}.log")
+        self._not_frozen_any_more(side)
         self.killed[side].append(time.time())
         process.kill()
         await process.wait()
@@ -100,11 +107,23 @@ class Victims:
 
     def freeze(self, side: Side) -> None:
         """Let a process hang: its sockets stay open, and nothing answers. Only where it `CAN_HANG`."""
+        self._frozen_since[side] = time.time()
         self._processes[side].send_signal(signal.SIGSTOP)
 
     def thaw(self, side: Side) -> None:
         """Let it go on where it was."""
         self._processes[side].send_signal(signal.SIGCONT)
+        self._not_frozen_any_more(side)
+
+    def _not_frozen_any_more(self, side: Side) -> None:
+        since = self._frozen_since.pop(side, None)
+        if since is not None:
+            self.frozen[side].append((since, time.time()))
+
+    def worked(self, side: Side, since: float, until: float) -> float:
+        """The seconds of such a stretch in which it did not hang."""
+        hung = (max(0.0, min(until, end) - max(since, start)) for start, end in self.frozen[side])
+        return until - since - sum(hung)
 
     async def until_up(self) -> None:
         """Wait until both answer and the proxy has compared its journal with what ComfyUI has.
@@ -112,7 +131,10 @@ class Victims:
         Raises:
             BenchError: when that takes too long.
         """
-        await self.until("/comfykeep/queue", lambda queue: bool(queue.get("reconciled")))
+        for _ in range(2):  # the first answer may be of a moment before it has seen that ComfyUI died
+            await self.until("/comfykeep/queue", lambda queue: bool(queue.get("reconciled")))
+            await asyncio.sleep(_AGAIN)
+        self.up.append(time.time())
 
     async def until(self, path: str, holds: Callable[[Any], bool], side: Side = Side.PROXY) -> None:
         """Wait until something is true of what one of them answers.

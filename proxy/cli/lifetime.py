@@ -65,9 +65,11 @@ class Lifetime:
         systemd.notify("READY=1", f"STATUS=fronting {proxy.config.upstream.url} at {proxy.url}")
 
     def _stopped(self) -> None:
-        if self._stop.is_set() and self._proxy is not None:
-            log.info("hurrying")
-            self._proxy.engine.departure.hurry()
+        if self._proxy is not None:
+            self._proxy.engine.departure.begin()
+            if self._stop.is_set():
+                log.info("hurrying")
+                self._proxy.engine.departure.hurry()
         self._stop.set()
 
     def _reload_wanted(self) -> None:

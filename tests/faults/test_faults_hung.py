@@ -21,21 +21,19 @@ def is_idle(queue: dict[str, list[Any]]) -> bool:
     return not queue["queue_running"] and not queue["queue_pending"]
 
 
-async def comfyui_hangs(victims: Victims, _: Random) -> list[float]:
+async def comfyui_hangs(victims: Victims, _: Random) -> None:
     await victims.until("/queue", lambda queue: bool(queue["queue_running"]))
     victims.freeze(Side.COMFYUI)
     await victims.until("/comfykeep/status", is_stalled)
     victims.thaw(Side.COMFYUI)
     await victims.until("/comfykeep/status", lambda status: not is_stalled(status))
-    return []
 
 
-async def the_proxy_hangs(victims: Victims, _: Random) -> list[float]:
+async def the_proxy_hangs(victims: Victims, _: Random) -> None:
     await victims.until("/queue", lambda queue: bool(queue["queue_running"]))
     victims.freeze(Side.PROXY)
     await victims.until("/queue", is_idle, Side.COMFYUI)
     victims.thaw(Side.PROXY)
-    return []
 
 
 async def test_a_comfyui_that_hangs_is_reported_and_goes_on_afterwards(tmp_path: Path) -> None:
