@@ -24,17 +24,14 @@ from rich.table import Table
 
 from bench.client import connected
 from bench.errors import BenchError
+from bench.fronting import fronting
 from bench.workflows import flux, sd15_with_lora, sdxl
-from proxy.app import running
-from proxy.config import Config, ProxySection, UpstreamSection
 from simulator import Simulator, SimulatorConfig
 
 PROMPTS = 24
 LOW_THRESHOLDS = (6.0, 6.0)
 """GB of RAM that `--cache-ram` leaves free: about a tenth of the machine, as ComfyUI's own first threshold."""
 
-_LOOK = 0.01
-"""Seconds between looks at whether the proxy knows its ComfyUI yet."""
 _SIDES = ("direct", "best_flags", "comfykeep")
 """What JSON tells; the table beside it, on stderr, has the rest."""
 
@@ -75,10 +72,7 @@ async def run_row(
     async with Simulator(machine) as comfyui:
         if not through_proxy:
             return await _run(comfyui, comfyui.url, prompts, step)
-        config = Config(proxy=ProxySection(listen="127.0.0.1:0"), upstream=UpstreamSection(url=comfyui.url))
-        async with running(config) as proxy:
-            while not proxy.engine.upstream.schema.complete:  # noqa: ASYNC110 - until then prompts carry no pins
-                await asyncio.sleep(_LOOK)
+        async with fronting(comfyui.url) as proxy:
             return await _run(comfyui, proxy.url, prompts, step)
 
 

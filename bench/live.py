@@ -22,9 +22,8 @@ from rich.table import Table
 
 from bench.client import BenchClient, connected
 from bench.errors import BenchError
+from bench.fronting import fronting
 from normalizer import Role, Schema
-from proxy.app import running
-from proxy.config import Config, ProxySection, UpstreamSection
 
 SEED_INPUTS = ("seed", "noise_seed")
 
@@ -137,12 +136,11 @@ async def _measure(
         schema = Schema.from_object_info(await client.get("/object_info"))
         workflows = [read_workflow(path, schema) for path in paths]
         await _ask_to_free(client, console, assume_yes=assume_yes)
-    config = Config(proxy=ProxySection(listen="127.0.0.1:0"), upstream=UpstreamSection(url=upstream))
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("direct", total=2 * rounds * len(workflows))
         direct = await _run_side(upstream, upstream, workflows, rounds, lambda: progress.advance(task))
         progress.update(task, description="comfykeep")
-        async with running(config) as app:
+        async with fronting(upstream) as app:
             kept = await _run_side(app.url, upstream, workflows, rounds, lambda: progress.advance(task))
     return {"direct": direct, "comfykeep": kept}
 

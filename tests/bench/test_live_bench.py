@@ -11,6 +11,7 @@ import pytest
 
 from bench import live
 from bench.errors import BenchError
+from bench.fronting import fronting
 from simulator import Simulator, SimulatorConfig
 from tests.engine.stage import MODELS, encode
 
@@ -63,3 +64,9 @@ async def test_what_cannot_be_measured_is_said_plainly(
             await run(comfy.url, [good, path], capsys)
     with pytest.raises(BenchError, match=r"No ComfyUI answers at http://127\.0\.0\.1:1"):
         await run("http://127.0.0.1:1", [good], capsys)
+
+
+async def test_a_proxy_is_measured_when_it_knows_its_comfyui(comfy: Simulator) -> None:
+    """To learn it takes a real ComfyUI seconds, which would count as the first workflow's."""
+    async with fronting(comfy.url) as proxy:
+        assert proxy.engine.upstream.schema.complete
