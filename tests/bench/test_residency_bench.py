@@ -102,7 +102,7 @@ def test_the_tier_model_agrees_with_the_simulators_ledger(changes: dict[str, obj
 
 def test_planned_pins_do_not_get_comfyui_killed_and_unplanned_ones_do() -> None:
     queue_seen, no_queue_seen, unplanned = ram_for_three()
-    assert asyncio.run(measure(queue_seen, prompts=150, seed=2)).killed_after is None
+    assert asyncio.run(measure(queue_seen, prompts=500, seed=2)).killed_after is None
     assert asyncio.run(measure(no_queue_seen, prompts=500, seed=2)).killed_after is None
     assert asyncio.run(measure(unplanned, prompts=500, seed=2)).killed_after is not None
 

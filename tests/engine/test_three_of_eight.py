@@ -19,7 +19,9 @@ MACHINE: dict[str, Any] = {
     "ram_gb": 30.0,
     "vram_gb": 8.0,
 }
-PROMPTS = 100
+PROMPTS = 500
+IN_SIGHT = 100
+"""Prompts that wait at once, where there is a queue. The benchmark's test runs 500 with a queue in sight."""
 
 
 def planned(stage: Stage) -> Budget:
@@ -38,12 +40,12 @@ async def test_planned_pins_with_the_queue_in_sight(tmp_path: Path) -> None:
         assert planned(stage).ram is not None
         rng = random.Random(8)  # noqa: S311 - a workload, no secret
         stage.gate.shut_all()
-        ids = [await submit(stage, rng, number) for number in range(PROMPTS)]
+        ids = [await submit(stage, rng, number) for number in range(IN_SIGHT)]
         stage.gate.open()
         for entry in await stage.ended(*ids):
             assert entry["status"]["status_str"] == "success"
         assert not stage.comfy.crashed.is_set()
-        assert len(stage.loads) < PROMPTS // 2
+        assert len(stage.loads) < IN_SIGHT // 2
 
 
 async def test_planned_pins_with_nothing_in_sight(tmp_path: Path) -> None:
