@@ -1,7 +1,9 @@
 """`comfykeep bench decisions`: how long the scheduler takes for one event while very many prompts wait.
 
 An event is what the engine feeds to the queue: here the submission of one more prompt, and the end of one that ran,
-after which the next is chosen. Time is that of the process, in microseconds, on one core.
+after which the next is chosen. Where the models are is told by the model of ComfyUI's memory that the proxy has, which
+follows the runs, with the last sixteen components carried along. Time is that of the process, in microseconds, on one
+core.
 """
 
 import json
@@ -16,18 +18,25 @@ from rich.progress import Progress
 from rich.table import Table
 
 from bench.traces import GB
+from normalizer import Chain
 from normalizer.models import ModelRef, ModelSet
 from proxy.core import commands as do
 from proxy.core import events as ev
+from proxy.core.budget import Machine
 from proxy.core.costs import LoadCosts, ResidentCosts
+from proxy.core.evidence import Ending, NodesCached, Part, PromptEnded, PromptSent, PromptStarted, UpstreamStarted, Use
+from proxy.core.flags import UpstreamFlags
+from proxy.core.residency import Residency
 from proxy.core.scheduler import Scheduler
 from proxy.core.settings import Settings
-from proxy.core.tiers import Tier
+from proxy.core.sizes import Sizes
 
 WAITING = 10_000
 MEASURED = 300
 """Events of each kind that are timed."""
 CLIENTS = 7
+RAM, VRAM = 128 * GB, 24 * GB
+PINS = 16
 SEED = 1
 SIZES = {
     ModelRef("CLIPLoader", ("encoder",)): 9 * GB,
@@ -37,6 +46,8 @@ SIZES = {
     **{ModelRef("LoraLoader", (f"lora-{number}",)): GB // 3 for number in range(64)},
 }
 _REFS = list(SIZES)
+_FIRST_ID = 10**16
+"""Stable ids have 16 digits or more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,19 +62,49 @@ class Row:
     end_p99_us: float
 
 
-class _Cold:
-    """All on disk: the most there is to weigh."""
+class _Comfy:
+    """ComfyUI's memory as the proxy follows it: each prompt carries the components used last."""
 
-    def tier(self, _: ModelRef) -> Tier:
-        return Tier.COLD
+    def __init__(self) -> None:
+        sizes = Sizes({ref.files[0]: size for ref, size in SIZES.items()})
+        self._residency = Residency(sizes, LoadCosts())
+        self._residency.handle(UpstreamStarted(UpstreamFlags(), Machine(RAM, RAM, VRAM), fresh=True), 0.0)
+        self._last: deque[ModelRef] = deque(maxlen=PINS)
+        self.costs = ResidentCosts(self._residency.costs, self._residency, sizes.bytes_of, VRAM)
+
+    def begin(self, prompt_id: str, models: ModelSet, now: float) -> None:
+        own, pins = sorted(models), [ref for ref in self._last if ref not in models]
+        refs = {_node_id(ref): ref for ref in (*own, *pins)}
+        chains = {ref: _chain(ref) for ref in refs.values()}
+        prompt = {node_id: node for chain in chains.values() for node_id, node in chain.nodes.items()}
+        of_own, of_pins = (tuple(chains[ref] for ref in some) for some in (own, pins))
+        self._residency.handle(PromptSent(prompt_id, of_own, of_pins, refs, prompt), now)
+        self._residency.handle(PromptStarted(prompt_id), now)
+        self._residency.handle(NodesCached(prompt_id, frozenset(map(_node_id, self._last))), now)
+        self._last.extend(own)
+
+    def end(self, prompt_id: str, models: ModelSet, now: float) -> None:
+        seconds = {_node_id(ref): 1.0 for ref in models}
+        use = Use(frozenset(Part(ref, "MODEL", 1.0) for ref in models), "KSampler", 1.0, 0.5)
+        self._residency.handle(PromptEnded(prompt_id, Ending.SUCCESS, seconds, (use,)), now)
+
+
+def _node_id(ref: ModelRef) -> str:
+    return str(_FIRST_ID + _REFS.index(ref))
+
+
+def _chain(ref: ModelRef) -> Chain:
+    node_id = _node_id(ref)
+    nodes = {node_id: {"class_type": ref.class_type, "inputs": {"name": ref.files[0]}}}
+    return Chain(node_id, node_id, nodes, frozenset({ref}))
 
 
 class _Bench:
     """A scheduler whose every wish is granted at once."""
 
     def __init__(self) -> None:
-        costs = ResidentCosts(LoadCosts(), _Cold(), SIZES.__getitem__, 22 * GB)
-        self._scheduler = Scheduler(costs, Settings(max_waiting=2 * WAITING))
+        self._comfy = _Comfy()
+        self._scheduler = Scheduler(self._comfy.costs, Settings(max_waiting=2 * WAITING))
         self._queue: deque[str] = deque()
         self._now = 0.0
         self.tell(ev.UpstreamReady(new_process=True))
@@ -90,8 +131,11 @@ class _Bench:
     def run_one(self) -> float:
         """The next prompt runs; microseconds for its end."""
         prompt_id = self._queue.popleft()
+        models = self._scheduler.context.ledger.jobs[prompt_id].models
+        self._comfy.begin(prompt_id, models, self._now)
         self.tell(ev.Started(prompt_id))
         self._now += 10.0
+        self._comfy.end(prompt_id, models, self._now)
         return self.tell(ev.Finished(prompt_id, ev.Outcome.SUCCESS, 10.0, 1.0))
 
 

@@ -84,11 +84,19 @@ class Residency:
         self._free_later: ModelsFreed | None = None
         self._last_own: ModelSet = frozenset()
         self._last_pins: ModelSet = frozenset()
+        self._tiers: dict[ModelRef, Tier] = {}
+        """What was answered since the last event."""
 
     # Answers
 
     def tier(self, ref: ModelRef) -> Tier:
-        """Where this component's weights are now."""
+        """Where this component's weights are now; one decision asks this hundreds of times."""
+        tier = self._tiers.get(ref)
+        if tier is None:
+            tier = self._tiers[ref] = self._tier_now(ref)
+        return tier
+
+    def _tier_now(self, ref: ModelRef) -> Tier:
         alive = self._cache.alive(ref)
         if not alive and ref not in self.shared.refs():
             return Tier.UNKNOWN if alive is None or self._ignorant else Tier.COLD
@@ -182,8 +190,14 @@ class Residency:
 
     # Events
 
-    def handle(self, event: ResidencyEvent, now: float) -> None:  # noqa: C901 - a table of events, one line each
+    def handle(self, event: ResidencyEvent, now: float) -> None:
         """Take in one event."""
+        try:
+            self._take_in(event, now)
+        finally:
+            self._tiers.clear()
+
+    def _take_in(self, event: ResidencyEvent, now: float) -> None:  # noqa: C901 - a table of events, one line each
         match event:
             case UpstreamStarted():
                 self._begin(event)
@@ -276,7 +290,7 @@ class Residency:
             return
         flight.started = True
         self._last_own, self._last_pins = flight.needs, flight.carries
-        flight.predicted = {ref: self.tier(ref) for ref in flight.needs}
+        flight.predicted = {ref: self._tier_now(ref) for ref in flight.needs}
         flight.held = frozenset(filter(self._cache.may_hold, flight.own))
         flight.known = self._cache.refs() & flight.needs
         shared = flight.sent.shared

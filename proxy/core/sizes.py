@@ -39,17 +39,26 @@ class Sizes:
     configured: Mapping[str, int] = field(default_factory=dict)
     _files: dict[str, int] = field(default_factory=dict)
     _measured: dict[ModelRef, int] = field(default_factory=dict)
+    _known: dict[ModelRef, Size] = field(default_factory=dict)
 
     def listed(self, files: Mapping[str, int]) -> None:
         """Take over what ComfyUI lists: bytes by file name, slashes of either kind."""
         self._files = {_name(name): size for name, size in files.items()}
+        self._known.clear()
 
     def measured(self, ref: ModelRef, size: int) -> None:
         """A memory step was seen when this component alone was loaded."""
         self._measured[ref] = size
+        self._known.clear()
 
     def size(self, ref: ModelRef) -> Size:
         """The best known size. A class that picks no files weighs nothing by itself."""
+        size = self._known.get(ref)
+        if size is None:
+            size = self._known[ref] = self._size(ref)
+        return size
+
+    def _size(self, ref: ModelRef) -> Size:
         names = {_name(name) for name in ref.files}
         fixed = {_name(name): size for name, size in self.configured.items() if _name(name) in names}
         # Of the names a loader picks some are no files (a weight type, "default"): those found speak for all.

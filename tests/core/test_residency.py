@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from normalizer.models import ModelRef
 from proxy.core.budget import Machine
 from proxy.core.evidence import (
     Ending,
@@ -19,6 +20,7 @@ from proxy.core.evidence import (
     UpstreamDied,
 )
 from proxy.core.flags import GB, CacheMode, UpstreamFlags, VramMode
+from proxy.core.node_cache import NodeCache
 from proxy.core.tiers import Tier
 from tests.core.residency_stage import ComfyUI, chain, ref, use
 
@@ -142,3 +144,22 @@ def test_any_order_of_events_leaves_a_sane_state(
     assert share is None or 0.0 <= share <= 1.0
     comfy.tell(UpstreamDied())
     assert set(comfy.tiers("abc").values()) == {Tier.COLD}
+
+
+def test_between_two_events_each_component_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A decision asks hundreds of times, and must take less than a millisecond."""
+    asked: list[ModelRef] = []
+    alive = NodeCache.alive
+
+    def noted(cache: NodeCache, component: ModelRef) -> bool | None:
+        asked.append(component)
+        return alive(cache, component)
+
+    comfy = ComfyUI()
+    monkeypatch.setattr(NodeCache, "alive", noted)
+    assert [comfy.residency.tier(ref("a")) for _ in range(3)] == [Tier.COLD] * 3
+    assert asked == [ref("a")]
+    comfy.run(comfy.send("a"))
+    asked.clear()
+    assert [comfy.residency.tier(ref("a")) for _ in range(3)] == [Tier.WARM] * 3
+    assert asked == [ref("a")]
