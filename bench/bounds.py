@@ -64,7 +64,7 @@ def optimum(trace: Trace) -> float:
             continue
         if not state.to_come:
             return spent
-        for models in _worth_trying(state):
+        for models in _worth_trying(trace, state):
             total = spent + sum(_seconds(trace, ref, state) for ref in models)
             for after in _afterwards(trace, state, models):
                 if total < best.get(after, float("inf")):
@@ -83,8 +83,13 @@ class _State:
     alive: ModelSet
 
 
-def _worth_trying(state: _State) -> Iterable[ModelSet]:
-    """What loads nothing is run at once: that cannot be wrong."""
+def _worth_trying(trace: Trace, state: _State) -> Iterable[ModelSet]:
+    """What loads nothing is run at once: that cannot be wrong, as long as nothing has to go for it.
+
+    A set too large for memory leaves more there than may stay beside another.
+    """
+    if _bytes(trace, state.alive) > trace.machine.model_ram or _bytes(trace, state.hot) > trace.machine.model_vram:
+        return state.to_come
     free = next((models for models in state.to_come if models <= state.hot), None)
     return state.to_come if free is None else (free,)
 
@@ -110,6 +115,10 @@ def _largest_parts(
             if fits and not any(part <= other for other in found):
                 found.append(part)
                 yield own | part
+
+
+def _bytes(trace: Trace, models: ModelSet) -> int:
+    return sum(map(trace.sizes.__getitem__, models))
 
 
 def _seconds(trace: Trace, ref: ModelRef, state: _State) -> float:

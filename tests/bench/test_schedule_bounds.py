@@ -52,6 +52,15 @@ def test_the_optimum_pays_for_what_does_not_fit() -> None:
     assert optimum(trace) == pytest.approx(3 * (crossing + reading) + crossing)
 
 
+def test_a_set_too_large_for_memory_leaves_its_parts_to_the_next() -> None:
+    """Room in RAM for one: to run c alone after the three, because it loads nothing, costs the last one its a."""
+    a, b, c, d = REFS
+    sets = [frozenset({a}), frozenset({a, b, c}), frozenset({c}), frozenset({a, c, d})]
+    machine = Machine(vram=4 * GB, ram=10 * GB)
+    trace = Trace("large", machine, dict.fromkeys(REFS, GB), [Prompt(0.0, each, 1.0) for each in sets])
+    assert optimum(trace) == pytest.approx(relaxation(trace))
+
+
 def test_many_different_sets_get_the_relaxation() -> None:
     trace = TRACES["shared-40-loras"]("shared-40-loras")
     assert len({prompt.models for prompt in trace.prompts}) > EXACT_SETS
