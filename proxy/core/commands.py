@@ -46,6 +46,7 @@ class Code(StrEnum):
     SLIPPED = "slipped"
     NO_ANSWER = "no-answer"
     UPSTREAM_LOST = "upstream-lost"
+    SUSPECT = "suspect"
     SPOILED = "spoiled"
     MOVED = "moved"
     FOUND = "found"

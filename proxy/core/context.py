@@ -45,6 +45,7 @@ class Context:
         pauses: who wants nothing to be sent.
         foreign: prompts at ComfyUI that are not ours, and whether they run.
         recalled_for: the prompt for which another was called back.
+        suspect: the prompt that may have ended ComfyUI, if that has ended since it was heard of last.
         next_number: what the next prompt without a number of its own gets.
         next_sequence: the place of the next prompt in the order of submission.
     """
@@ -57,6 +58,7 @@ class Context:
     pauses: set[str] = field(default_factory=set)
     foreign: dict[str, bool] = field(default_factory=dict)
     recalled_for: str | None = None
+    suspect: Job | None = None
     next_number: int = 0
     next_sequence: int = 0
     out: list[Command] = field(default_factory=list)
@@ -89,7 +91,7 @@ class Context:
             self._settle(job, reason)
         elif after is State.WAITING and before is not State.ARRIVED:
             self._settle(job, reason)
-            job.confirmed = job.parked = False
+            job.confirmed = job.reached = job.parked = False
             if known_to_client:
                 self.out.append(do.Hold(job.prompt_id, job.attempts, reason))
         elif after in ENDED:
@@ -102,11 +104,14 @@ class Context:
         if job.state in ENDED or job.state is State.ARRIVED:
             return False
         started = job.started is not None or trigger is Trigger.SPOILED
+        if job is self.suspect and not started:
+            started, text = True, f"{reason.text}; it stood first there and nothing else ran: it may be the cause"
+            reason = self.reason(Code.SUSPECT, text)
         if not started or job.state in _UNWANTED:
             return self.pull(job, trigger, reason)
         job.attempts += 1
         if job.paid and not self.settings.rerun_paid:
-            text = "it uses paid nodes, had started, and is not run twice"
+            text = "it uses paid nodes, may have started, and is not run twice"
             return self.pull(job, Trigger.SPENT, self.reason(Code.PAID, f"{reason.text}; {text}"))
         if job.attempts >= self.settings.max_attempts:
             text = f"{reason.text}; that was attempt {job.attempts} of {self.settings.max_attempts}"
@@ -123,12 +128,12 @@ class Context:
         self.ledger.pass_others(job, held_back, reason)
         job.confirmed = job.parked = False
         self.pull(job, Trigger.DISPATCH, reason)
-        job.asked = True
+        job.asked = job.reached = True
         self.out.append(do.Dispatch(job.prompt_id, not job.answered, reason))
 
     def probe(self, job: Job, reason: Reason) -> None:
         """Show it to ComfyUI, to be checked."""
-        job.parked = job.asked = True
+        job.parked = job.asked = job.reached = True
         self.pull(job, Trigger.PROBE, reason)
         self.out.append(do.Probe(job.prompt_id, reason))
 

@@ -110,9 +110,10 @@ class ProbeSlipped:
 
 @dataclass(frozen=True, slots=True)
 class ProbeUnclear:
-    """No answer that says whether ComfyUI has it."""
+    """No answer that says whether ComfyUI has it; not `sent`: it has certainly seen nothing of it."""
 
     prompt_id: str
+    sent: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +132,10 @@ class DispatchRefused:
 
 @dataclass(frozen=True, slots=True)
 class DispatchUnclear:
-    """No answer that says whether ComfyUI has it."""
+    """No answer that says whether ComfyUI has it; not `sent`: it has certainly seen nothing of it."""
 
     prompt_id: str
+    sent: bool = True
 
 
 @dataclass(frozen=True, slots=True)

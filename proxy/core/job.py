@@ -28,6 +28,7 @@ class Job:
         attempts: its runs that were lost.
         started: when its present run began.
         confirmed: ComfyUI has certainly had it, and nobody has asked ComfyUI to give it back.
+        reached: its last submission may have come to ComfyUI.
         parked: what ComfyUI may have of it is a probe.
         sent: it has passed others, and its client has been charged, for the run it is at ComfyUI for.
         interrupt: it is to be stopped even if it runs.
@@ -56,6 +57,7 @@ class Job:
     attempts: int = 0
     started: float | None = None
     confirmed: bool = False
+    reached: bool = False
     parked: bool = False
     sent: bool = False
     sent_at: float | None = None

@@ -21,6 +21,7 @@ from proxy.core.costs import Costs
 from proxy.core.job import Job
 from proxy.core.jobs import ENDED, RUNS, State, Trigger
 from proxy.core.settings import Settings
+from proxy.core.suspicion import suspect
 
 _ANSWERS: Mapping[type[Any], tuple[Trigger, Code, str]] = {
     ev.ProbeAccepted: (Trigger.PROBE_ACCEPTED, Code.VALID, "ComfyUI found it valid; it waits here"),
@@ -163,10 +164,12 @@ class Scheduler:
 
     # what ComfyUI says about one prompt
 
-    def _answered(self, event: ev.ProbeAccepted) -> None:
+    def _answered(self, event: ev.ProbeAccepted | ev.ProbeUnclear | ev.DispatchUnclear) -> None:
         job = self._job(event.prompt_id)
         if job is None:
             return
+        if isinstance(event, ev.ProbeUnclear | ev.DispatchUnclear):
+            job.reached = event.sent
         trigger, code, text = _ANSWERS[type(event)]
         self._tell_answer(job, trigger, self.context.reason(code, text))
 
@@ -253,6 +256,8 @@ class Scheduler:
     def _lost(self, _: ev.UpstreamLost) -> None:
         context = self.context
         reason = context.reason(Code.UPSTREAM_LOST, "the connection to ComfyUI is lost")
+        if context.ready:
+            context.suspect = suspect(context.ledger, context.foreign)
         context.ready = False
         context.recalled_for = None
         context.foreign.clear()
@@ -285,6 +290,7 @@ class Scheduler:
             else:
                 where = places.get(job.prompt_id, ev.Where.ABSENT)
                 self._found(job, where, new_process=event.new_process)
+        context.suspect = None
         context.ledger.reorder_upstream([*event.running, *event.pending])
 
     def _foreign_seen(self, event: ev.ForeignSeen) -> None:

@@ -23,7 +23,7 @@ from proxy.engine.records import Handling, Record, Records, components_of
 from proxy.engine.recovery import FIRST_PROBE, read_history_entry, read_queue, take_out
 from proxy.engine.sender import Parcel, Sender, find_number
 from proxy.engine.submission import Place, draft, parse
-from proxy.errors import DownstreamError, UpstreamError
+from proxy.errors import DownstreamError, UpstreamError, UpstreamUnreachable
 from proxy.upstream.client import Answer
 
 log = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ class Performer:
             return await self._submit_and_delete(held, place, connection)
         except UpstreamError as error:
             log.info("%s", error)
-            return ev.ProbeUnclear(held.prompt_id)
+            return ev.ProbeUnclear(held.prompt_id, _sent(error))
         except DownstreamError as error:
             held.refusal = _refusal(error)
             return ev.ProbeRefused(held.prompt_id)
@@ -136,7 +136,7 @@ class Performer:
             answer = await self._post(self._sender.send(parcel, pins, place))
         except UpstreamError as error:
             log.info("%s", error)
-            return ev.DispatchUnclear(held.prompt_id)
+            return ev.DispatchUnclear(held.prompt_id, _sent(error))
         except DownstreamError as error:
             held.refusal = _refusal(error)
             return ev.DispatchRefused(held.prompt_id)
@@ -241,6 +241,11 @@ class Performer:
         )
         self._records.add(held.record)
         return Parcel(submission, look.original, look.normalized, look.schema, held.record)
+
+
+def _sent(error: UpstreamError) -> bool:
+    """Whether ComfyUI may have seen what was to be sent."""
+    return not isinstance(error, UpstreamUnreachable) or error.sent
 
 
 def _node_errors(answer: Answer) -> dict[str, object]:
