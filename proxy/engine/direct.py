@@ -11,10 +11,10 @@ from normalizer import ModelSet
 from proxy.engine.client_sockets import ClientSockets
 from proxy.engine.comfy import Upstream
 from proxy.engine.departure import Departure
-from proxy.engine.passing import Look, Passing
+from proxy.engine.passing import SERVER_ERROR, Look, Passing
 from proxy.engine.records import Handling, Record, Records, components_of
 from proxy.engine.sender import Parcel, Sender, taken
-from proxy.engine.submission import Named, Submission
+from proxy.engine.submission import Named, Submission, refuse_unreadable
 from proxy.engine.visible import Visible
 from proxy.errors import ComfykeepError
 from proxy.tasks import Tasks
@@ -112,6 +112,8 @@ class Direct:
             followed_by = {item.prompt_id for item in behind}
             pins = self._upstream.pins_for(parcel.normalized, foresight, self._clock(), followed_by)
             answer = await self._sender.send(parcel, pins)
+            if answer.status == SERVER_ERROR:
+                refuse_unreadable(parcel.original.payload)
         except BaseException as error:
             record.fail(error)
             self._forget(record)

@@ -19,7 +19,7 @@ from proxy.core.events import Submitted
 from proxy.engine.chronicle import Chronicle
 from proxy.engine.passing import Look
 from proxy.engine.records import Record
-from proxy.engine.submission import Draft, Submission, draft, parse, shape_fault
+from proxy.engine.submission import Draft, Submission, draft, parse, refuse_unreadable
 from proxy.errors import DownstreamError
 from proxy.journal_records import Record as JournalRecord
 from proxy.upstream.client import Answer
@@ -119,8 +119,7 @@ def hold(submission: Submission, look: Look, sequence: int, own_client_id: str, 
     Raises:
         DownstreamError: for a body ComfyUI could not read, or a priority or order key that makes no sense.
     """
-    if fault := shape_fault(look.original.payload):
-        raise DownstreamError("ComfyUI cannot read this body", type="invalid_prompt", details=fault)
+    refuse_unreadable(look.original.payload)
     original, normalized, schema = look.original, look.normalized, look.schema
     extra_data = _shown_extra_data(submission, original, create_time)
     outputs = [node_id for node_id, node in original.prompt.items() if _is_output(node, schema)]

@@ -10,12 +10,12 @@ from normalizer import MalformedPrompt, Normalized, Schema, normalize
 from proxy.engine.bookkeeping import Bookkeeping
 from proxy.engine.comfy import Upstream
 from proxy.engine.records import Archive, Handling, Record, Records, components_of
-from proxy.engine.submission import Draft, Submission, draft, parse, refuse_fatal, shape_fault
+from proxy.engine.submission import Draft, Submission, draft, parse, refuse_fatal, refuse_unreadable
 from proxy.engine.unpacking import unpacked
 from proxy.errors import DownstreamError
 from proxy.upstream.client import Answer
 
-_SERVER_ERROR = 500
+SERVER_ERROR = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +77,8 @@ class Passing:
         """
         refuse_fatal(payload)
         answer = await self.post(submission)
-        if answer.status == _SERVER_ERROR and (fault := shape_fault(payload)):
-            raise DownstreamError("ComfyUI cannot read this body", type="invalid_prompt", details=fault)
+        if answer.status == SERVER_ERROR:
+            refuse_unreadable(payload)
         return answer
 
     def note(self, answer: Answer, look: Look, handling: Handling) -> None:

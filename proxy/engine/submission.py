@@ -154,7 +154,17 @@ def compose(
     return json.dumps(payload).encode(), way_back
 
 
-def shape_fault(payload: Any) -> str | None:
+def refuse_unreadable(payload: Any) -> None:
+    """Say what it is that ComfyUI answers with a 500 page.
+
+    Raises:
+        DownstreamError: when there is something.
+    """
+    if fault := _shape_fault(payload):
+        raise DownstreamError("ComfyUI cannot read this body", type="invalid_prompt", details=fault)
+
+
+def _shape_fault(payload: Any) -> str | None:
     """Why ComfyUI could not even read this body, where it answers 500; None when nothing of the kind is seen."""
     if not isinstance(payload, Mapping):
         return f"the body is {_json_type(payload)}, not an object"
