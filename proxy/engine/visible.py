@@ -32,21 +32,32 @@ class Visible:
         self._models: dict[str, ModelSet] = {}
         """What prompts need of which the records do not tell it."""
         self._counted = 0
+        self._given = False
+        """Some prompts have numbers that ComfyUI has not counted."""
 
     def answered(self, record: Record, answer: Answer) -> None:
         """ComfyUI has taken a prompt of ours, or refused it."""
-        if answer.ok:
-            record.number = answer.json().get("number")
-            self._count(record.number)
+        number = _number(answer)
+        if number is not None:
+            record.number = number
+            self._count(number)
 
-    def _count(self, number: object) -> None:
-        """A prompt has this number; those that ComfyUI has counted itself are integers."""
+    def _count(self, number: Number) -> None:
+        """A prompt has this number."""
         if isinstance(number, int):
             self._counted = max(self._counted, abs(number) + 1)
+        else:
+            self._given = True
 
     def lost(self) -> None:
         """ComfyUI does not answer any more, and its queue is lost."""
-        self._waiting, self._running, self._models, self._counted = {}, frozenset(), {}, 0
+        self._waiting, self._running, self._models = {}, frozenset(), {}
+        self._counted, self._given = 0, False
+
+    @property
+    def strange(self) -> bool:
+        """Whether prompts of others were there at the last look."""
+        return any(map(self._is_strange, (*self._waiting, *self._running)))
 
     async def look(self, queue: Queue) -> None:
         """ComfyUI's queue has been read."""
@@ -84,9 +95,11 @@ class Visible:
         return in_order((*self._ours(), *others))
 
     def behind(self, payload: Mapping[str, Any]) -> list[Waiting]:
-        """What will run after a prompt that is submitted now, the next one first."""
-        front = bool(payload.get("front"))
-        return behind(self.waiting(), payload.get("number"), front=front, counted=self._counted)
+        """The first of what will run after a prompt that is submitted now, the next one first."""
+        number, front = payload.get("number"), bool(payload.get("front"))
+        if number is None and not front and not self._given:
+            return []  # as nearly always, and there may be ten thousand
+        return behind(self.waiting(), number, front=front, counted=self._counted)[:_READ]
 
     def _ours(self) -> Iterator[Waiting]:
         for record in self._records.unfinished():
@@ -115,3 +128,12 @@ class Visible:
         except DownstreamError:
             return frozenset()
         return frozenset() if look is None else frozenset(components_of(look.normalized, look.schema).values())
+
+
+def _number(answer: Answer) -> Number | None:
+    """The number that ComfyUI has given a prompt; None where it has refused it or does not say."""
+    try:
+        number = answer.json()["number"] if answer.ok else None
+    except (ValueError, KeyError, TypeError):
+        return None
+    return number if isinstance(number, int | float) else None

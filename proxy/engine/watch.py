@@ -63,7 +63,8 @@ class Watch:
 
     def changed(self, remaining: int) -> None:
         """ComfyUI's queue has changed; it holds `remaining` prompts."""
-        if self.holding is None and self._records.acknowledged <= remaining <= self._records.open:
+        explained = self._records.acknowledged <= remaining <= self._records.open
+        if self.holding is None and explained and not self._visible.strange:
             return  # nothing can be missing, and none can be foreign
         if self._looking:
             self._again = True

@@ -102,6 +102,23 @@ async def test_what_of_a_strangers_prompt_cannot_be_understood_needs_nothing() -
         stage.gate.open(running)
 
 
+async def test_one_that_has_ended_is_shown_no_longer_though_our_own_explain_all_that_is_left() -> None:
+    async with busy() as (stage, running):
+        strange = await submit(stage.direct, "b")
+        ours = await submit(stage.client, "c")
+        for prompt_id in (strange, ours):
+            stage.gate.shut(prompt_id)
+        stage.gate.open(running)
+        await stage.gate.reached(strange)
+        visible = stage.proxy.engine.visible
+        await until(lambda: [item.prompt_id for item in visible.running()] == [strange], "a look")
+        stage.gate.open(strange)
+        await stage.gate.reached(ours)
+        await until(lambda: [item.prompt_id for item in visible.running()] == [ours], "another")
+        stage.gate.open()
+        await stage.ended(ours)
+
+
 @pytest.mark.parametrize("mode", [Mode.PINS, Mode.FULL])
 async def test_the_status_shows_them_apart(mode: Mode, tmp_path: Path) -> None:
     async with busy(mode, tmp_path) as (stage, running):
