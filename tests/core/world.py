@@ -107,6 +107,8 @@ class World:
         if self.running is None and self.queue:
             first = next((item for item in self.queue if not item[1]), self.queue[0])
             self.queue.remove(first)
+            if first[1]:
+                self.fates[first[0]].slip = self.runs
             self._began(first[0])
             if self.connected:
                 self.tell(ev.Started(first[0]))
