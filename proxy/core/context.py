@@ -142,7 +142,8 @@ class Context:
         if not job.sent:
             job.estimate = self.ledger.durations.estimate(job.workload, job.models)
             held_back = self.ledger.shares.held_back(job.priority, self.settings.fair_quantum)
-            self.ledger.pass_others(job, held_back, reason)
+            # Fairness owes it nothing at the cost of its own client's older prompts, should that be held back.
+            self.ledger.pass_others(job, held_back - {job.client}, reason)
 
     def _began(self, job: Job, reason: Reason) -> None:
         self._pass_others(job, reason)

@@ -24,8 +24,8 @@ _sequence = attrgetter("job.sequence")
 class Passing:
     """One prompt that was sent to run, and possibly passed others.
 
-    `held_back` are the clients that were held back then, `ran` the measured seconds of its runs so far (more than one
-    if one was lost), `sent` says that it is at ComfyUI for another.
+    `held_back` are the other clients that were held back then, `ran` the measured seconds of its runs so far (more than
+    one if one was lost), `sent` says that it is at ComfyUI for another.
     """
 
     job: Job

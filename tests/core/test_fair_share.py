@@ -4,6 +4,7 @@ from itertools import pairwise
 
 from proxy.core import commands as do
 from proxy.core import events as ev
+from proxy.core.jobs import State
 from proxy.core.settings import Settings, Validate
 from proxy.core.tiers import Tier
 from tests.playbook import Playbook, ready, submit
@@ -71,3 +72,19 @@ def test_two_clients_with_two_models_do_not_force_a_switch_at_every_prompt() -> 
     for owner in owners:
         lead += 10 if owner == "ann" else -10
         assert abs(lead) <= 60 + 2 * 10
+
+
+def test_prompts_of_a_client_that_is_held_back_count_against_its_older_ones() -> None:
+    """After a restart a runs and b is staged, both past `old`; that ann is held back for bob excuses neither."""
+    play = Playbook(Settings(depth=2, validate=Validate.DISPATCH, max_bypass=2, fair_quantum=5.0))
+    play.shelf.put(Tier.HOT, "m")
+    states = {"a": State.RUNNING, "b": State.STAGED}
+    journal = [("old", "n", "ann"), ("a", "m", "ann"), ("b", "m", "ann"), ("c", "m", "ann"), ("x", "m", "bob")]
+    for number, (name, needs, client) in enumerate(journal):
+        prompt = submit(name, needs, client=client)
+        state = states.get(name, State.WAITING)
+        play.when(ev.Restored(prompt=prompt, number=float(number), submitted=0.0, state=state)).then()
+    play.when(ready(running=frozenset({"a"}), pending=("b",))).then()
+    play.when(ev.Finished("a", run_seconds=10.0), after=10).then("End a, finished", "Dispatch x")
+    play.when(ev.Dispatched("x")).then()
+    play.run("b", "End b, finished", "Dispatch old [overdue]")
