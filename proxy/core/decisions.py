@@ -160,13 +160,13 @@ def _validate_arrived(context: Context, *, recall_wanted: bool) -> None:
 
 def _may_probe(context: Context, job: Job) -> bool:
     """Should its probe slip through and run, nobody is passed more often than allowed."""
+    others = [other for other in context.ledger.behind_doubtful() if other.priority == job.priority]
     level = context.ledger.waiting.levels.get(job.priority)
-    if level is None:
-        return True
+    if level is not None:
+        held_back = context.ledger.shares.held_back(job.priority, context.settings.fair_quantum)
+        others += level.window(WINDOW, held_back)
     bounds = Bounds(context.ledger, context.settings, context.now)
-    held_back = context.ledger.shares.held_back(job.priority, context.settings.fair_quantum)
-    others = (other for other in level.window(WINDOW, held_back) if other is not job and not other.fixed)
-    return all(bounds.bears_a_probe(other) for other in others)
+    return all(bounds.bears_a_probe(other) for other in others if other is not job and not other.fixed)
 
 
 def _hold_arrived(context: Context, code: Code, text: str) -> None:

@@ -97,6 +97,12 @@ class Ledger:
         """The prompts that wait for one of their chain to be sent."""
         return (self.jobs[prompt_id] for prompt_id in self._blocked)
 
+    def behind_doubtful(self) -> Iterator[Job]:
+        """Of each chain with a prompt that may have to run again, the oldest that waits until that is known."""
+        for job in self.doubtful.values():
+            if (held := next((other for other in self.chain(job) if other.state in HELD), None)) is not None:
+                yield held
+
     def move(self, job: Job, trigger: Trigger) -> bool:
         """Change its state; False where the trigger is ignored.
 

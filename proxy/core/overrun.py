@@ -59,3 +59,6 @@ def _passed_by(staged: Job, ledger: Ledger) -> Iterator[Job]:
         older = job.sequence < staged.sequence and job.priority == staged.priority and not job.fixed
         if older and job.state not in RUNS and (behind or job.state is not State.STAGED):
             yield job
+    for job in ledger.behind_doubtful():
+        if job.sequence < staged.sequence and job.priority == staged.priority and not job.fixed:
+            yield job

@@ -155,3 +155,6 @@ def _in_doubt(window: list[Job], ledger: Ledger) -> Iterator[Job]:
         for job in ledger.upstream.values():
             if job.priority == priority and not job.fixed and job.state not in RUNS and job.state is not State.STAGED:
                 yield job
+        for job in ledger.behind_doubtful():
+            if job.priority == priority and not job.fixed:
+                yield job

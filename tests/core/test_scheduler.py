@@ -116,3 +116,60 @@ def test_nothing_wakes_the_queue_while_nothing_is_passed() -> None:
     play.when(ev.Dispatched("a")).then()
     play.when(ev.Started("s")).then()
     assert play.scheduler.next_wakeup() is None, "s was there first: its run costs nobody anything"
+
+
+def test_one_that_waits_for_a_verdict_on_the_one_before_it_is_passed_no_more_often_than_allowed() -> None:
+    play = Playbook(Settings(depth=1, validate=Validate.DISPATCH, max_bypass=2))
+    play.when(ready()).then()
+    play.when(submit("first", order_key="k")).then("Dispatch first, validating")
+    play.when(ev.Dispatched("first")).then("Accept first")
+    play.when(ev.Started("first")).then()
+    for name, key in (("second", "k"), ("a", None), ("b", None), ("c", None)):
+        play.when(submit(name, order_key=key)).then(f"Accept {name}, unchecked")
+    play.when(ev.Finished("first", ev.Outcome.DOUBTED, 5.0), after=5).then("Dispatch a")
+    play.when(ev.Dispatched("a")).then()
+    play.run("a", "End a, finished", "Dispatch b")
+    play.when(ev.Dispatched("b")).then()
+    play.run("b", "End b, finished")
+    play.when(ev.Judged("first", spoiled=False)).then("End first, failed", "Dispatch second [overdue]")
+
+
+def test_what_is_staged_is_called_back_for_one_that_waits_for_a_verdict_on_the_one_before_it() -> None:
+    play = Playbook(Settings(depth=2, validate=Validate.DISPATCH, max_wait=8.0))
+    play.when(ready()).then()
+    for name, key in (("r", None), ("first", "k")):
+        play.when(submit(name, order_key=key)).then(f"Dispatch {name}, validating")
+        play.when(ev.Dispatched(name)).then(f"Accept {name}")
+    play.when(ev.Started("r")).then()
+    for name, key in (("s", None), ("second", "k"), ("a", None), ("b", None)):
+        play.when(submit(name, order_key=key)).then(f"Accept {name}, unchecked")
+    play.when(ev.Finished("r", run_seconds=1.0), after=1).then("End r, finished", "Dispatch s")
+    play.when(ev.Dispatched("s")).then()
+    play.when(ev.Started("first")).then()
+    play.when(ev.Finished("first", ev.Outcome.DOUBTED, 1.0), after=1).then("Dispatch a")
+    play.when(ev.Dispatched("a")).then()
+    play.run("s", "End s, finished", "Dispatch b", seconds=1)
+    play.when(ev.Dispatched("b")).then()
+    play.when(ev.Started("a")).then()
+    wakeup = play.scheduler.next_wakeup()
+    assert wakeup is not None
+    play.when(ev.Tick(), after=wakeup - play.now).then("Recall b [time-is-up]")
+    play.when(ev.RecallDone("b", started=False)).then("Hold b")
+    play.when(ev.Judged("first", spoiled=False)).then("End first, failed", "Dispatch second [overdue]")
+
+
+def test_no_probe_is_sent_that_might_pass_one_that_waits_for_a_verdict_too_often() -> None:
+    play = Playbook(Settings(depth=1, max_bypass=1))
+    play.when(ready()).then()
+    play.when(submit("first", order_key="k")).then("Dispatch first, validating")
+    play.when(ev.Dispatched("first")).then("Accept first")
+    play.when(ev.Started("first")).then()
+    for name, place in (("second", {"order_key": "k"}), ("stays", {"number": -1})):
+        play.when(submit(name, **place)).then(f"Probe {name}")
+        play.when(ev.ProbeAccepted(name)).then(f"Accept {name}")
+    play.when(ev.Finished("first", ev.Outcome.DOUBTED, 1.0), after=1).then("Dispatch stays [place]")
+    play.when(ev.Dispatched("stays")).then()
+    play.when(submit("a")).then("Probe a")
+    play.when(ev.ProbeSlipped("a")).then("Accept a")
+    play.when(ev.Finished("a", run_seconds=1.0), after=1).then("End a, finished")
+    play.when(submit("b")).then("Accept b, unchecked")
