@@ -65,12 +65,12 @@ class Prompt:
     own: str
     queue: tuple[str, ...]
     ending: Ending | None
-    """None: ComfyUI dies while it runs."""
+    """None: ComfyUI dies while it runs, as it also does when more is needed than there is."""
 
 
 @dataclass(frozen=True)
 class Others:
-    """From now on other programs take so much, and ComfyUI's machine is read."""
+    """From now on other programs take so much, or all that is left, and ComfyUI's machine is read."""
 
     bytes: int
 
@@ -106,7 +106,7 @@ class World:
         for step in steps:
             self.count += 1
             if isinstance(step, Others):
-                self.others = step.bytes
+                self.others = min(step.bytes, RAM - size_of(self.held))
                 self.read()
             else:
                 self.run(step)
@@ -127,7 +127,7 @@ class World:
             self.planner.handle(event, self.count)
         pinned = size_of(names - set(prompt.own))
         self.held = (self.held & names) | set(prompt.own)
-        if prompt.ending is None:
+        if prompt.ending is None or self.others + size_of(self.held) > RAM:
             self.planner.handle(UpstreamDied(), self.count)
             self.most_pins = self.most_pins // 2 if pins else self.most_pins
             self._boot()
