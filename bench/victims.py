@@ -98,9 +98,9 @@ class Victims:
         if process.returncode is not None:
             raise BenchError(f"the {side} ended by itself, with {process.returncode}; see {self.folder}/{side}.log")
         self._not_frozen_any_more(side)
-        self.killed[side].append(time.time())
         process.kill()
         await process.wait()
+        self.killed[side].append(time.time())  # only now: until it is dead, it may still save a file
         if side is Side.PROXY and self.forget:
             for file in self.folder.glob("journal.sqlite3*"):
                 file.unlink()
