@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from proxy.wire.frames import Frame
 
-_FIRST_EVENT = "execution_start"
+_FIRST_EVENT = '"type": "execution_start"'
 """What ComfyUI says first of a prompt (execution.py, `execute_async`); its id is not known where ComfyUI chooses it."""
 
 
@@ -23,14 +23,21 @@ class Submitting:
     def __init__(self) -> None:
         self.answered = asyncio.Event()
         self._mark: str | None = None
+        self._listener: str | None = None
 
-    def named(self, prompt_id: str | None) -> None:
-        """The id that its prompt will have, None if ComfyUI is to choose one; told before ComfyUI is asked."""
-        self._mark = json.dumps(_FIRST_EVENT if prompt_id is None else prompt_id)
+    def named(self, prompt_id: str | None, client_id: str | None) -> None:
+        """The id that its prompt will have, None if ComfyUI is to choose one, and its client's; told before it is sent.
 
-    def is_meant(self, frame: Frame) -> bool:
-        """Whether a frame speaks of its prompt. Ids stand as JSON strings in texts and in the metadata of previews."""
-        if self._mark is None:
+        Without an id of the prompt, only what begins for this client can be meant.
+        """
+        if prompt_id is not None:
+            self._mark = f'"prompt_id": {json.dumps(prompt_id)}'
+        elif client_id is not None:
+            self._mark, self._listener = _FIRST_EVENT, client_id
+
+    def is_meant(self, frame: Frame, client_id: str) -> bool:
+        """Whether a frame for a client speaks of its prompt, as JSON in a text or in the metadata of a preview."""
+        if self._mark is None or self._listener not in (None, client_id):
             return False
         return self._mark in frame if isinstance(frame, str) else self._mark.encode() in frame
 
@@ -52,7 +59,7 @@ class AnswersFirst:
             self._open.discard(submitting)
             submitting.answered.set()
 
-    async def before(self, frame: Frame) -> None:
-        """Wait for the answers that go before a frame."""
-        for submitting in [each for each in self._open if each.is_meant(frame)]:
+    async def before(self, frame: Frame, client_id: str) -> None:
+        """Wait for the answers that go before a frame for this client (empty where its socket names none)."""
+        for submitting in [each for each in self._open if each.is_meant(frame, client_id)]:
             await submitting.answered.wait()

@@ -32,8 +32,9 @@ BUFFER_LIMIT = 64 << 20
 class ClientSink:
     """The frames on their way to one client. See `Sink` for the contract of `put`, `close` and `abort`."""
 
-    def __init__(self, answers_first: AnswersFirst, limit: int = BUFFER_LIMIT) -> None:
+    def __init__(self, client_id: str, answers_first: AnswersFirst, limit: int = BUFFER_LIMIT) -> None:
         """`limit` is in bytes."""
+        self._client_id = client_id
         self._answers_first = answers_first
         self._limit = limit
         self._frames: deque[Frame] = deque()
@@ -73,7 +74,7 @@ class ClientSink:
             while self._frames:
                 frame = self._frames.popleft()
                 self._size -= len(frame)
-                await self._answers_first.before(frame)
+                await self._answers_first.before(frame, self._client_id)
                 if isinstance(frame, str):
                     await socket.send_str(frame)
                 else:
@@ -113,8 +114,8 @@ class Sockets:
             return await self._forward(request)
         if not socket.can_prepare(request).ok:
             await socket.prepare(request)  # raises the 400 that ComfyUI's would
-        sink = ClientSink(self._answers_first, self._buffer_limit)
         knock = Knock(raw_target(request), tuple(request_headers(request.raw_headers)))
+        sink = ClientSink(knock.client_id, self._answers_first, self._buffer_limit)
         try:
             attachment, headers = await self._feed.attach(knock, sink)
         except RefusedError as error:

@@ -68,7 +68,8 @@ class Direct:
             UpstreamError: when ComfyUI does not answer.
         """
         look = await self._passing.look_at_raw(submission)
-        named(None if look is None else look.original.payload.get("prompt_id"))
+        if look is not None:
+            named(look.original.payload.get("prompt_id"), look.original.client_id)
         answer = await self._passing.post(submission)
         if answer.ok and look is not None:
             self._passing.note(answer, look, Handling.BYPASSED if submission.bypass else Handling.OBSERVED)

@@ -291,7 +291,7 @@ class Engine:
     async def submit(self, submission: Submission, named: Named) -> Answer:
         """Take in one prompt; ComfyUI's answer in the client's terms.
 
-        `named` is told the prompt's id before ComfyUI is asked.
+        `named` is told the prompt's id and its client's before ComfyUI is asked.
 
         Raises:
             DownstreamError: for what would harm ComfyUI or what it could not read.
@@ -310,7 +310,7 @@ class Engine:
         payload = parse(submission)
         original = draft(payload)
         if original is not None:
-            named(original.prompt_id)
+            named(original.prompt_id, original.client_id)
         answered = None if original is None else await self._answered_before(submission, original)
         if answered is not None:
             return answered

@@ -15,8 +15,8 @@ from normalizer import Normalized, Schema, WayBack, fatal_faults, with_client_pr
 from proxy.errors import DownstreamError
 from proxy.wire.headers import HeaderList
 
-Named = Callable[[str | None], None]
-"""Told the id of a prompt that is being submitted; None where ComfyUI chooses it."""
+Named = Callable[[str | None, str | None], None]
+"""Told the id of a prompt that is being submitted, None where ComfyUI chooses it, and its client's."""
 
 
 @dataclass(frozen=True, slots=True)

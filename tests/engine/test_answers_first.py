@@ -7,7 +7,7 @@ import pytest
 
 from proxy.core.mode import Mode
 from proxy.downstream.answers_first import Submitting
-from proxy.wire.frames import PreviewWithMetadata
+from proxy.wire.frames import PreviewWithMetadata, build_text
 from tests.contract.sockets import Event, Frame
 from tests.engine.relay import Asked, Fate, answer, pass_all
 from tests.engine.stage import Stage, encode, fresh_id, staged
@@ -78,8 +78,23 @@ async def test_what_is_told_of_other_prompts_does_not_wait(mode: Mode, tmp_path:
 
 def test_ids_are_found_however_json_writes_them() -> None:
     submitting = Submitting()
-    assert not submitting.is_meant("execution_start")
-    submitting.named('"ä"')
-    assert submitting.is_meant(json.dumps({"data": {"prompt_id": '"ä"'}}))
-    assert submitting.is_meant(PreviewWithMetadata({"prompt_id": '"ä"'}, b"").build())
-    assert not submitting.is_meant(json.dumps({"data": {"prompt_id": "ä"}}))
+    assert not submitting.is_meant(build_text("execution_start", {}), "ann")
+    submitting.named('"ä"', "ann")
+    assert submitting.is_meant(build_text("executing", {"prompt_id": '"ä"'}), "bob")
+    assert submitting.is_meant(PreviewWithMetadata({"prompt_id": '"ä"'}, b"").build(), "bob")
+    assert not submitting.is_meant(build_text("executing", {"prompt_id": "ä"}), "ann")
+
+
+def test_an_id_that_is_a_word_of_the_protocol_is_no_other_frame() -> None:
+    submitting = Submitting()
+    submitting.named("status", "ann")
+    assert not submitting.is_meant(build_text("status", {}), "ann")
+    assert submitting.is_meant(build_text("executing", {"prompt_id": "status"}), "ann")
+
+
+def test_where_comfyui_chooses_the_id_other_clients_do_not_wait() -> None:
+    submitting, start = Submitting(), build_text("execution_start", {"prompt_id": "chosen"})
+    submitting.named(None, "ann")
+    assert submitting.is_meant(start, "ann")
+    assert not submitting.is_meant(start, "bob")
+    assert not submitting.is_meant(build_text("executing", {"prompt_id": "before"}), "ann")
