@@ -1,10 +1,10 @@
-"""A simulated ComfyUI and what may stand before it: nothing, nginx, comfykeep in each mode. All are processes."""
+"""Simulated ComfyUIs and what may stand before one: nothing, nginx, comfykeep in each mode. All are processes."""
 
 import asyncio
 import shutil
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,33 +72,41 @@ class Front:
 async def all_fronts(folder: Path) -> AsyncIterator[tuple[Front, ...]]:
     """The simulated ComfyUI itself first, then all that can be put before it here.
 
+    Each front has a ComfyUI of its own, so that none works for what is asked of another.
+
     Raises:
         BenchError: when one of them does not come up.
     """
     async with Processes(folder) as processes:
-        upstream = free_port()
-        simulator = ("-m", "simulator", "--port", str(upstream), "--time-scale", "inf")
-        direct = await processes.start("direct", upstream, sys.executable, *simulator)
+        direct = await _start_simulator(processes, "direct", free_port())
         async with asyncio.TaskGroup() as group:
-            starting = [
-                group.create_task(processes.start(name, port, *words))
-                for name, port, words in _fronts(folder, upstream)
-            ]
+            starting = [group.create_task(_start(processes, name, folder)) for name in _names()]
         yield (direct, *(task.result() for task in starting))
 
 
-def _fronts(folder: Path, upstream: int) -> Iterator[tuple[str, int, Sequence[str]]]:
-    """Names, ports and command lines of what goes before the ComfyUI at the port `upstream`."""
-    if nginx := shutil.which("nginx"):
-        port, file = free_port(), folder / "nginx.conf"
+def _names() -> tuple[str, ...]:
+    return (*(("nginx",) if shutil.which("nginx") else ()), *Mode)
+
+
+async def _start(processes: "Processes", name: str, folder: Path) -> Front:
+    port, upstream = free_port(), free_port()
+    await _start_simulator(processes, f"ComfyUI behind {name}", upstream)
+    nginx = shutil.which("nginx")
+    if name == "nginx" and nginx is not None:
+        file = folder / "nginx.conf"
         file.write_text(_NGINX.format(folder=folder, port=port, upstream=upstream), encoding="utf-8")
-        yield "nginx", port, (nginx, "-c", str(file), "-p", str(folder))
-    for mode in Mode:
-        port, file, journal = free_port(), folder / f"{mode}.toml", folder / mode
-        journal.mkdir()
-        text = _COMFYKEEP.format(folder=journal.as_posix(), port=port, mode=mode, upstream=upstream)
-        file.write_text(text, encoding="utf-8")
-        yield mode, port, (sys.executable, "-c", "from proxy.cli import main; main()", "serve", "--config", str(file))
+        return await processes.start(name, port, nginx, "-c", str(file), "-p", str(folder))
+    file, journal = folder / f"{name}.toml", folder / name
+    journal.mkdir()
+    text = _COMFYKEEP.format(folder=journal.as_posix(), port=port, mode=name, upstream=upstream)
+    file.write_text(text, encoding="utf-8")
+    serve = ("-c", "from proxy.cli import main; main()", "serve", "--config", str(file))
+    return await processes.start(name, port, sys.executable, *serve)
+
+
+async def _start_simulator(processes: "Processes", name: str, port: int) -> Front:
+    words = ("-m", "simulator", "--port", str(port), "--time-scale", "inf")
+    return await processes.start(name, port, sys.executable, *words)
 
 
 class Processes:

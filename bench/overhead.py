@@ -1,6 +1,6 @@
 """`comfykeep bench overhead`: what it costs to stand between a client and ComfyUI, beside what nginx costs.
 
-The same requests, one after the other, to a simulated ComfyUI directly and through each of what may stand before it.
+The same requests, one after the other, to a simulated ComfyUI directly and through each of what may stand before one.
 The simulated machine computes in no time, so that nothing hides what is added: behind real prompts it is a small part.
 Rounds go from front to front in turn, so that a machine that gets busy harms all alike.
 """
@@ -131,10 +131,7 @@ async def measure(scale: Scale) -> list[Row]:
 
 @asynccontextmanager
 async def _visiting(front: Front) -> AsyncIterator[Visitor]:
-    """Come with a fresh connection, and leave.
-
-    ComfyUI keeps one socket for each client id, and comfykeep keeps it for a while: so each front has an id of its own.
-    """
+    """Come with a fresh connection, and leave."""
     async with (
         aiohttp.ClientSession() as session,
         session.ws_connect(f"{front.url}/ws", params={"clientId": front.name}, max_msg_size=0) as socket,
