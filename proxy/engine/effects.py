@@ -215,7 +215,7 @@ class Effects:
         self._note(held, State.WAITING, attempts=command.attempts)
 
     def _end(self, held: Held, command: do.End) -> None:
-        if held.written is None and command.state is not State.CANCELLED:
+        if held.written is None and not held.answer.done() and command.state is not State.CANCELLED:
             # Its events were faster than the answer to its submission, which is still to come.
             held.end = command
             return

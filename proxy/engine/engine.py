@@ -103,6 +103,7 @@ class Engine:
             gone=self.forget,
             witness=self.feed.witness,
             foreign=self._ran_foreign,
+            up=lambda: self.feed.up,
         )
         self.warming = Warming(
             upstream,

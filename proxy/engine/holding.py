@@ -6,9 +6,11 @@ commands, and `effects` carries those out.
 
 import asyncio
 import contextlib
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable
 
+from proxy.core import commands as do
 from proxy.core import events as ev
 from proxy.core.job import Job
 from proxy.core.jobs import State
@@ -17,6 +19,8 @@ from proxy.engine.effects import Effects
 from proxy.engine.held import Held
 from proxy.engine.lookahead import Lookahead
 from proxy.engine.prompts import Prompts
+
+log = logging.getLogger(__name__)
 
 _LEAVING = frozenset({State.CANCELLING, State.WITHDRAWING})
 _PATIENCE = 5.0
@@ -138,13 +142,20 @@ class Holding:
         try:
             while self._inbox:
                 for command in self.scheduler.handle(self._inbox.popleft(), self._clock()):
-                    self._effects.perform(command)
+                    self._perform(command)
                     followed = True
             self._effects.conclude()
         finally:
             self._pumping = False
         self._arm()
         return followed
+
+    def _perform(self, command: do.Command) -> None:
+        """Carry a command out; where a fault of ours prevents it, the others are carried out all the same."""
+        try:
+            self._effects.perform(command)
+        except Exception:
+            log.exception("could not carry out %s", command)
 
     def _arm(self) -> None:
         if self._timer is not None:

@@ -44,11 +44,17 @@ class Pulse:
     async def run(self) -> None:
         """Show that this loop turns, and that the queue still decides; look for a stall."""
         while True:
-            held = self._held()
-            if held is None or held.beat():
-                self.beaten()
-            self._look_for_a_stall(held)
+            try:
+                self._beat()
+            except Exception:
+                log.exception("no sign of life this time")  # the next may come, and much waits for it
             await asyncio.sleep(BEAT)
+
+    def _beat(self) -> None:
+        held = self._held()
+        if held is None or held.beat():
+            self.beaten()
+        self._look_for_a_stall(held)
 
     def heard(self, frame: Frame) -> None:
         """ComfyUI has sent this to somebody."""

@@ -8,6 +8,7 @@ A ComfyUI that has crashed and is there again has nothing of ours either, and ma
 is noticed. So nothing is taken for removed unless the socket that stood before the look still answers after it.
 """
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
@@ -24,6 +25,8 @@ from proxy.upstream.client import UpstreamClient
 
 log = logging.getLogger(__name__)
 
+AGAIN = 1.0
+"""Seconds until a look that failed is repeated."""
 _CONFIRMED = frozenset({State.STAGED, State.RUNNING, State.INTERRUPTING})
 
 
@@ -41,11 +44,13 @@ class Watch:
         gone: Callable[[Record], None],
         witness: Callable[[], Callable[[], Awaitable[bool]]],
         foreign: Callable[[str], None],
+        up: Callable[[], bool],
     ) -> None:
         """`ended` is told of a prompt that ended without an event, `gone` of one that ComfyUI no longer has at all.
 
         `witness` is asked before a look; what it gives tells afterwards whether ComfyUI has been the same process.
-        `foreign` is told once of each prompt that runs and did not come through here.
+        `foreign` is told once of each prompt that runs and did not come through here. `up` is whether ComfyUI's socket
+        answers: while it does not, nobody looks; its return is a reason of its own to.
         """
         self.holding: Holding | None = None
         self._client = client
@@ -58,6 +63,7 @@ class Watch:
         self._looking = False
         self._again = False
         self._foreign_runs = foreign
+        self._up = up
         self._foreign: set[str] = set()
         self._foreign_running: frozenset[str] = frozenset()
 
@@ -77,11 +83,19 @@ class Watch:
             self._again = True
             while self._again:
                 self._again = False
-                await self.look()
-        except UpstreamError as error:
-            log.debug("%s", error)
+                await self._look_if_it_answers()
         finally:
             self._looking = False
+
+    async def _look_if_it_answers(self) -> None:
+        """As `look`; one that fails is repeated, for nothing else may happen at ComfyUI that would be a reason to."""
+        try:
+            await self.look()
+        except UpstreamError as error:
+            log.debug("%s", error)
+            if self._up():
+                await asyncio.sleep(AGAIN)
+                self._again = True
 
     async def look(self) -> Queue:
         """Compare once.

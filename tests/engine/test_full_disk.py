@@ -6,6 +6,7 @@ import pytest
 
 from proxy import journal_commit
 from proxy.core.mode import Mode
+from tests.engine.relay import Asked, Fate
 from tests.engine.stage import Stage, encode, fresh_id, staged, until
 
 
@@ -41,3 +42,29 @@ async def test_what_cannot_be_written_is_neither_validated_nor_started(
         entries = await stage.ended(running, accepted, late)
         assert [entry["status"]["status_str"] for entry in entries] == ["success"] * 3
         assert len(await stage.client.get_json("/history")) == 3
+
+
+async def test_one_that_ends_well_though_it_could_not_be_written_is_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It begins at once, and has ended just before the interruption comes; with room, its id is free again."""
+    monkeypatch.setattr("proxy.journal_worker.RETRY_SECONDS", 0.01)
+    async with staged(Mode.FULL, tmp_path) as stage:
+        held, prompt_id = stage.proxy.engine.held, fresh_id()
+        assert held is not None
+
+        async def too_late(asked: Asked) -> Fate:
+            if asked.is_("POST", "/interrupt"):
+                stage.gate.open(prompt_id)
+                await stage.direct.history(prompt_id)
+            return Fate.PASSED
+
+        stage.relay.script = too_late
+        stage.gate.shut(prompt_id)
+        body = {"prompt": encode("c", "x"), "prompt_id": prompt_id}
+        with monkeypatch.context() as full:
+            full.setattr(journal_commit, "RESERVE_BYTES", 2**62)
+            assert (await stage.post("/prompt", body)).status == 507
+        await until(lambda: held.holding.prompts.get(prompt_id) is None, "it to be forgotten")
+        await until(lambda: not trouble(stage), "room")
+        assert (await stage.post("/prompt", body)).status == 200
