@@ -6,7 +6,7 @@ it has been read, and a ComfyUI that is still loading its nodes is asked until i
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 
 from proxy.engine.comfy import Upstream
@@ -51,8 +51,12 @@ class Arrival:
         left_behind: dict[str, float],
         clock: Callable[[], float],
         learned: Callable[[], None],
+        queue_read: Callable[[Iterable[object]], None],
     ) -> None:
-        """`left_behind` is filled with the prompts that ComfyUI was sent; `learned` is called when all is known."""
+        """`left_behind` is filled with the prompts that ComfyUI was sent.
+
+        `queue_read` is told the ids of what runs, as soon as that is known, and `learned` called when all is.
+        """
         self._upstream = upstream
         self._records = records
         self._feed = feed
@@ -63,6 +67,7 @@ class Arrival:
         self._left_behind = left_behind
         self._clock = clock
         self._learned = learned
+        self._queue_read = queue_read
         self._task: asyncio.Task[None] | None = None
         self._had: frozenset[str] = frozenset()
         """What the ComfyUI that was lost last ran then, and the prompt that had ended there last."""
@@ -124,6 +129,7 @@ class Arrival:
             if self._records.get(record.prompt_id) is None:
                 self._records.add(record)
                 self._warming.recovered(record)
+        self._queue_read([item[1] for item in queue.running])
         self._left_behind |= left_behind(queue, await read_recent(self._upstream.client))
         queue = await self._watch.look()
         if held is not None:

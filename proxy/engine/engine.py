@@ -172,6 +172,7 @@ class Engine:
             left_behind=self._left_behind,
             clock=clock,
             learned=self._learned,
+            queue_read=lambda running: self.feed.deliver(self._observer.queue_read(running)),
         )
         self._polling: asyncio.Task[None] | None = None
 
@@ -401,6 +402,7 @@ class Engine:
         """See `proxy.upstream.attachment.Observer`."""
         if up:
             log.log(logging.INFO if self._seen_before else logging.DEBUG, "ComfyUI answers again")
+            self._observer.came_up()
             self._arrival.begin(restarted=self._seen_before)
             self._seen_before = True
             self.warming.arrived()

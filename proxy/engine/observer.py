@@ -14,6 +14,7 @@ from typing import Any
 
 from normalizer import WayBack, mentions_sent_id
 from proxy.core.events import Outcome
+from proxy.engine.early_frames import EarlyFrames
 from proxy.engine.records import Handling, Record, Records, Rerun
 from proxy.engine.twins import Twins
 from proxy.upstream.attachment import Delivery
@@ -68,12 +69,41 @@ class FrameObserver:
         self._on_end = on_end
         self._on_status = on_status
         self._twins = Twins(clients)
+        self._early = EarlyFrames()
         self._for_all = False
         """The prompt that ComfyUI took last has no client id."""
         self.held_remaining = held_remaining
 
     def observe(self, client_id: str, frame: Frame) -> Iterable[Delivery]:
         """Take in one frame from the socket of `client_id`; what shall go to whom."""
+        if self._early.waits and self._early.keep(client_id, frame, unknown=self._is_unknown(frame)):
+            return ()
+        return self._observe(client_id, frame)
+
+    def came_up(self) -> None:
+        """ComfyUI answers; what it has in its queue is not known yet."""
+        self._early.begin()
+
+    def queue_read(self, running: Iterable[object]) -> Iterable[Delivery]:
+        """What ComfyUI has is known now, these ids running; what waited for that, and to whom it goes."""
+        for prompt_id in running:
+            record = self._records.get(prompt_id)
+            if record is not None and self.running is None:
+                self.running, self._for_all = record, record.broadcast
+        for client_id, frame in self._early.take():
+            yield from self._observe(client_id, frame)
+
+    def _is_unknown(self, frame: Frame) -> bool:
+        """Whether ids of ours stand in it, and nobody can say of which prompt."""
+        if isinstance(frame, bytes):
+            return self.running is None and mentions_sent_id(_searched(frame))
+        message = parse_text(frame) if mentions_sent_id(frame) else None
+        if message is None:
+            return False
+        prompt_id = message.data.get("prompt_id") if isinstance(message.data, dict) else None
+        return (self.running if prompt_id is None else self._records.get(prompt_id)) is None
+
+    def _observe(self, client_id: str, frame: Frame) -> Iterable[Delivery]:
         if isinstance(frame, bytes):
             return self._route_binary(client_id, frame)
         if frame.startswith(_FREQUENT) and not mentions_sent_id(frame):
@@ -191,8 +221,7 @@ class FrameObserver:
 
     def _route_binary(self, client_id: str, frame: bytes) -> Iterable[Delivery]:
         way_back = _way_back(self.running)
-        searched = frame if frame.startswith(_TEXT) else frame[:_HEADER_SEARCHED]
-        if way_back is None or not mentions_sent_id(searched):
+        if way_back is None or not mentions_sent_id(_searched(frame)):
             return self._route(client_id, frame, frame)
         return self._route(client_id, frame, restore_binary(parse_binary(frame), way_back))
 
@@ -201,6 +230,11 @@ _TEXT = BinaryType.TEXT.to_bytes(4, "big")
 
 _HEADER_SEARCHED = 4096
 """Bytes at the head of a preview in which node ids stand; the rest is an image."""
+
+
+def _searched(frame: bytes) -> bytes:
+    """The part of a binary frame in which node ids can stand."""
+    return frame if frame.startswith(_TEXT) else frame[:_HEADER_SEARCHED]
 
 
 def restore_binary(frame: BinaryFrame, way_back: WayBack) -> bytes | None:
