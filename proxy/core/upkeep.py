@@ -162,6 +162,8 @@ class Upkeep:
         self._warming = False
         self._doubts = Doubts()
         self._runs = 0
+        self._may_grow = False
+        """The operator has let this process go on, however much memory it has."""
         self._restarted_at: float | None = None
 
     def handle(self, event: Event, now: float) -> Sequence[Command]:
@@ -180,8 +182,8 @@ class Upkeep:
                 self._doubts.take()  # the queue runs them again, as it does what was lost with the old one
                 return (*self._forgive(), *self._recycled())
             case Warmed() | Excused():
-                forgiven = self._forgive() if isinstance(event, Excused) else ()
-                return (*forgiven, *self._warmed())
+                excused = self._excuse() if isinstance(event, Excused) else ()
+                return (*excused, *self._warmed())
 
     def _works(self, event: Succeeded | Stepped) -> Sequence[Command]:
         if isinstance(event, Stepped):
@@ -219,7 +221,7 @@ class Upkeep:
         return self._recycle(f"it has run {self._runs} prompts")
 
     def _weighed(self, resident: int) -> Sequence[Command]:
-        if not 0 < self.settings.recycle_bytes <= resident:
+        if self._may_grow or not 0 < self.settings.recycle_bytes <= resident:
             return ()
         return self._recycle(f"it has {resident / GIB:.1f} GB of memory resident")
 
@@ -231,12 +233,18 @@ class Upkeep:
 
     def _restart_if_due(self, event: Event, now: float) -> Sequence[Command]:
         """Poison does not wait for what else is there: it would fail as well."""
+        if not self.settings.can_restart:
+            return self._spare()
         why = self.poisoned or (self._recycling if isinstance(event, Drained) else None)
         rests = self._restarted_at is not None and now < self._restarted_at + self.settings.pause
-        if why is None or rests or not self.settings.can_restart:
+        if why is None or rests:
             return ()
         self._restarted_at = now
         return (Restart(why),)
+
+    def _excuse(self) -> Sequence[Command]:
+        self._may_grow = self._may_grow or self._recycling is not None
+        return (*self._forgive(), *self._spare())
 
     def _forgive(self) -> Sequence[Command]:
         commands = () if self.poisoned is None else (Go(POISON),)
@@ -246,11 +254,18 @@ class Upkeep:
 
     def _recycled(self) -> Sequence[Command]:
         """A restart that nothing was wrong before can wait for its models; what had failed has waited long enough."""
-        self._runs = 0
+        self._runs, self._may_grow = 0, False
         if self._recycling is None:
             return ()
         self._recycling, self._warming = None, True
         return Stop(WARM_UP, "models are warmed up in the new ComfyUI first"), Go(RECYCLE)
+
+    def _spare(self) -> Sequence[Command]:
+        """It works, and goes on when it is not to be restarted after all, or cannot be; its runs count anew."""
+        if self._recycling is None:
+            return ()
+        self._recycling, self._runs = None, 0
+        return (Go(RECYCLE),)
 
     def _warmed(self) -> Sequence[Command]:
         if not self._warming:

@@ -181,6 +181,40 @@ def test_the_operator_does_not_wait_for_warm_ups() -> None:
     assert play(upkeep, Excused(), Warmed()) == [Go(WARM_UP)]
 
 
+def test_the_operator_may_let_it_go_on_where_a_restart_for_its_age_does_not_come_about() -> None:
+    upkeep = Upkeep(Settings(can_restart=True, recycle_after=2))
+    stop, restart = Stop(RECYCLE, "it has run 2 prompts"), Restart("it has run 2 prompts")
+    assert play(upkeep, Succeeded(), Succeeded(), Drained()) == [stop, restart]
+    assert play(upkeep, Excused(), Excused()) == [Go(RECYCLE)]
+    assert list(upkeep.handle(Drained(), 100.0)) == [], "it is not to be restarted any more"
+    assert play(upkeep, Succeeded()) == [], "its runs count anew"
+    assert play(upkeep, Succeeded()) == [stop]
+    assert list(upkeep.handle(Drained(), 200.0)) == [restart]
+
+
+def test_one_that_the_operator_lets_go_on_may_be_large_until_there_is_a_new_one() -> None:
+    upkeep = Upkeep(Settings(can_restart=True, recycle_bytes=8 * GIB))
+    assert play(upkeep, Excused()) == []
+    large = Resident(9 * GIB)
+    stop = Stop(RECYCLE, "it has 9.0 GB of memory resident")
+    assert play(upkeep, large, Excused(), large, large) == [stop, Go(RECYCLE)]
+    assert play(upkeep, Reborn(), large) == [stop]
+
+
+def test_the_operator_lets_a_broken_one_go_on_that_was_to_be_recycled() -> None:
+    upkeep = Upkeep(Settings(can_restart=True, recycle_after=1))
+    play(upkeep, Succeeded(), ASSERT)
+    assert play(upkeep, Excused()) == [Go(POISON), Go(RECYCLE)]
+
+
+@pytest.mark.parametrize("event", [Tick(), Drained()])
+def test_when_the_command_is_taken_away_the_queue_goes_on(event: Event) -> None:
+    upkeep = Upkeep(Settings(can_restart=True, recycle_after=1))
+    play(upkeep, Succeeded())
+    upkeep.settings = Settings(recycle_after=1)
+    assert play(upkeep, event, event, Succeeded()) == [Go(RECYCLE)]
+
+
 def test_after_poison_nothing_waits_for_warm_ups() -> None:
     upkeep = Upkeep(Settings(can_restart=True))
     play(upkeep, ASSERT)
