@@ -46,6 +46,26 @@ def test_behind_one_that_runs_nobody_is_to_blame() -> None:
     play.when(ready(new_process=True)).then("Hold runs, attempts 1", "Hold next [upstream-lost]", "Dispatch runs")
 
 
+def test_one_that_is_being_called_back_when_we_restart_comfyui_is_not_to_blame() -> None:
+    play = at_comfyui("broken", "next")
+    play.when(ev.Started("broken")).then()
+    play.when(ev.Paused("poison")).then("Recall next")
+    play.when(ev.Finished("broken", ev.Outcome.ERROR)).then("End broken, failed")
+    for _ in range(AT_DISPATCH.max_attempts + 1):
+        play.when(ev.UpstreamLost()).then()
+        play.when(ready(new_process=True)).then("Hold next [upstream-lost]")
+        play.when(ev.Resumed("poison")).then("Dispatch next")
+        play.when(ev.Dispatched("next")).then()
+        play.when(ev.Paused("poison")).then("Recall next")
+
+
+def test_behind_one_that_is_being_cancelled_nobody_is_to_blame() -> None:
+    play = at_comfyui("cancelled", "next")
+    play.when(ev.CancelRequested("cancelled")).then("Recall cancelled")
+    play.when(ev.UpstreamLost()).then()
+    play.when(ready(new_process=True)).then("End cancelled, cancelled", "Hold next [upstream-lost]", "Dispatch next")
+
+
 @pytest.mark.parametrize("running", [True, False])
 def test_beside_a_stranger_nobody_is_to_blame(running: bool) -> None:
     play = at_comfyui("mine")
