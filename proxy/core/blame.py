@@ -31,6 +31,7 @@ _FATAL = (
         "cublas error",
     ),
     *("driver shutting down", "nvml", "device lost", "gpu is lost", "launch timed out"),
+    *("cuda unknown error", "cuda driver error", "no cuda gpus are available", "found no nvidia driver"),
 )
 """What torch and the drivers say when the device, or this process's use of it, is broken."""
 _OWN_TYPES = frozenset(

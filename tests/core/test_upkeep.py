@@ -48,6 +48,10 @@ def play(upkeep: Upkeep, *events: Event) -> list[Command]:
         ("RuntimeError", "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
         ("RuntimeError", "CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasGemmEx`"),
         ("RuntimeError", "HIP error: unspecified launch failure"),
+        ("RuntimeError", "CUDA unknown error - this may be due to an incorrectly set up environment, ..."),
+        ("RuntimeError", "CUDA driver error: device not ready"),
+        ("RuntimeError", "No CUDA GPUs are available"),
+        ("RuntimeError", "Found no NVIDIA driver on your system. Please check that you have an NVIDIA GPU and ..."),
     ],
 )
 def test_a_fatal_device_error_stops_the_queue_at_once(kind: str, message: str) -> None:
@@ -62,6 +66,7 @@ def test_a_fatal_device_error_stops_the_queue_at_once(kind: str, message: str) -
     [
         ("torch.OutOfMemoryError", "CUDA out of memory. Tried to allocate 2.00 GiB"),
         ("torch.AcceleratorError", "CUDA error: out of memory"),
+        ("RuntimeError", "CUDA driver error: out of memory"),
         ("RuntimeError", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         ("FileNotFoundError", "No such file: a.png"),
         ("json.decoder.JSONDecodeError", "Expecting value: line 1 column 1 (char 0)"),
