@@ -54,11 +54,14 @@ _COMFYUI_SAYS = "error: "
 
 
 def blamed(kind: str, message: str) -> Blame:
-    """Whose fault an error of this type and text is."""
+    """Whose fault an error of this type and text is.
+
+    The type counts first: what is said of values, names and files quotes them, and a client chooses those.
+    """
     lower = f"{kind}: {message}".lower()
-    if shortage(kind, message) is Shortage.VRAM:
+    if kind.rpartition(".")[2] in _OWN_TYPES or shortage(kind, message) is Shortage.VRAM:
         return Blame.PROMPT
     if any(word in lower for word in _FATAL):
         return Blame.DEVICE
-    own = kind.rpartition(".")[2] in _OWN_TYPES or message.lower().startswith(_COMFYUI_SAYS)
-    return Blame.PROMPT if own or any(word in lower for word in _MISFITS) else Blame.UNKNOWN
+    own = message.lower().startswith(_COMFYUI_SAYS) or any(word in lower for word in _MISFITS)
+    return Blame.PROMPT if own else Blame.UNKNOWN
