@@ -193,12 +193,20 @@ async def test_the_engine_shows_that_it_decides(tmp_path: Path, monkeypatch: pyt
         stage.proxy.engine.pulse.beaten = beaten
         await until(lambda: beats > 2, "signs of life")
 
+        failed = 0
+
         def broken(*_: object) -> None:
+            nonlocal failed
+            failed += 1
             raise RuntimeError("no decision")
 
         with monkeypatch.context() as patch:
             patch.setattr(holding(stage).scheduler, "handle", broken)
-            await until(lambda: "beat" not in {task.get_name() for task in asyncio.all_tasks()}, "the end of them")
+            await until(lambda: failed > 0, "a decision that fails")
+            shown, failed = beats, 0
+            await until(lambda: failed > 2, "more of them")
+            assert beats == shown
+        await until(lambda: beats > shown, "signs of life, since decisions are made again")
 
 
 async def test_a_beat_is_nothing_to_tell_clients_of(tmp_path: Path) -> None:
