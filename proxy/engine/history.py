@@ -8,14 +8,17 @@ it, the closing `executing` after it. Entries of prompts that ended here are wri
 import asyncio
 import json
 import logging
+import math
 from collections.abc import Callable, Container, Sequence
 from typing import Any
 
+from proxy.core.commands import Code
+from proxy.core.jobs import HELD
 from proxy.engine.held import Held
 from proxy.engine.recovery import read_history_entry
 from proxy.errors import ComfykeepError, UpstreamError
 from proxy.journal import Journal
-from proxy.journal_records import Update
+from proxy.journal_records import Recovered, Update
 from proxy.tasks import Tasks
 from proxy.upstream.client import UpstreamClient
 
@@ -38,6 +41,7 @@ class History:
         self._missed = missed
         self._ending: dict[str, Held] = {}
         self._witness: str | None = None
+        self._looked_into = False
 
     # -- ends ----------------------------------------------------------------------------------------------------
 
@@ -61,18 +65,33 @@ class History:
         while self._ending:
             self._keep(self._ending.popitem()[1])
 
-    def resume(self, last_ended: str | None) -> None:
-        """The prompt that ended last by what an earlier process of the proxy has written down."""
-        self.last_ended = self._witness = last_ended
+    def resume(self, recovered: Recovered) -> None:
+        """What an earlier process of the proxy has written down.
+
+        That may have ended between ComfyUI's return and its look into it. Only what ended before the start of a prompt
+        that ComfyUI may still have is sure to have ended in the process that ran that one, or in an earlier one.
+        """
+        done = [item for item in recovered.finished if item.outcome == Code.DONE]
+        begun = [record.started for record in recovered.unfinished if record.started and record.state not in HELD]
+        earlier = [item for item in done if item.finished <= min(begun, default=math.inf)]
+        self.last_ended = done[-1].prompt_id if done else None
+        self._witness = earlier[-1].prompt_id if earlier else None
 
     def lost(self) -> None:
-        """ComfyUI has gone. What ends from now on may have come to the next process, and proves nothing."""
-        self._witness = self.last_ended
+        """ComfyUI has gone. What ends before it is looked into again may have come to the next process, no witness."""
+        if self._looked_into:
+            self._witness = self.last_ended
+        self._looked_into = False
+
+    def looked_into(self) -> None:
+        """It is settled which of the prompts sent ComfyUI has; what ends from now on, ends in this process."""
+        self._looked_into = True
 
     async def is_new_process(self) -> bool:
         """Whether ComfyUI has forgotten what it knew: its history has lost the prompt that ended last before it went.
 
-        Where none has ended, that it has nothing of what it was sent is all the evidence there can be.
+        As long as it has that one, others that it lacks were deleted. Where none has ended, that it has nothing of what
+        it was sent is all the evidence there can be.
 
         Raises:
             UpstreamError: when it does not answer.

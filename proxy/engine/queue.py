@@ -12,7 +12,6 @@ from typing import Any
 
 from normalizer import ModelSet
 from proxy.core import events as ev
-from proxy.core.commands import Code
 from proxy.core.jobs import State
 from proxy.core.scheduler import Scheduler
 from proxy.core.settings import Settings
@@ -174,8 +173,7 @@ class HeldQueue:
             await asyncio.sleep(0)  # there may be ten thousand, and clients that want something else meanwhile
         # From here on without a pause, so that it is done once and whole.
         self.holding.prompts.resume_from(recovered.next_sequence)
-        ended = (item.prompt_id for item in reversed(recovered.finished) if item.outcome == Code.DONE)
-        self.history.resume(next(ended, None))
+        self.history.resume(recovered)
         self.operations.restore(recovered.facts)
         for record, held in read:
             if held is None:
@@ -341,11 +339,11 @@ class HeldQueue:
         missing = [held for held in sent if held.prompt_id not in queue.ids and held.prompt_id not in finished]
         # One that was on its way when ComfyUI was lost may have come to the new process; it proves nothing.
         telling = [held for held in sent if self._was_there(held)] or sent
-        new_process = any(self._ran_last(held) for held in missing) or (
-            all(held in missing for held in telling) and await self.history.is_new_process()
-        )
+        suspected = any(self._ran_last(held) for held in missing) or all(held in missing for held in telling)
+        new_process = suspected and await self.history.is_new_process()
         if new_process:
             self.caretaker.reborn()
+        self.history.looked_into()
         self.holding.tell(ev.UpstreamReady(new_process, running, pending, finished))
         if new_process and missing:
             again = sum(self.holding.get(held.prompt_id) is held for held in missing)
@@ -359,7 +357,7 @@ class HeldQueue:
         return job is not None and job.confirmed
 
     def _ran_last(self, held: Held) -> bool:
-        """It ran when it was heard of last. Nobody can take such a prompt out without a trace in ComfyUI's history."""
+        """It ran when it was heard of last. Nobody can delete such a prompt from ComfyUI's queue."""
         job = self.holding.job(held.prompt_id)
         return job is not None and job.started is not None
 

@@ -120,8 +120,8 @@ async def test_a_prompt_that_kills_comfyui_is_given_up(tmp_path: Path) -> None:
         assert (job["status"], job["execution_error"]["prompt_id"]) == ("failed", killer)
 
 
-@pytest.mark.parametrize("ended_first", [False, True])
-async def test_a_dispatch_that_comes_to_a_new_process_proves_nothing(tmp_path: Path, *, ended_first: bool) -> None:
+@pytest.mark.parametrize("then", ["it waits", "it ends", "the connection breaks", "the proxy dies"])
+async def test_a_dispatch_that_comes_to_a_new_process_proves_nothing(tmp_path: Path, then: str) -> None:
     """Nor does its end, if that is heard of before ComfyUI has been looked into."""
     first, late = fresh_id(), fresh_id()
     withheld, restarted, may_look = asyncio.Event(), asyncio.Event(), asyncio.Event()
@@ -137,7 +137,7 @@ async def test_a_dispatch_that_comes_to_a_new_process_proves_nothing(tmp_path: P
     async with staged(Mode.FULL, tmp_path, queue=QueueSection(depth=3), script=withhold) as stage:
         assert stage.proxy.engine.held is not None
         queue = stage.proxy.engine.held.holding
-        foreign = await stage.blocker(stage.direct)
+        running = await stage.blocker(stage.client if then == "the proxy dies" else stage.direct)
         await stage.client.submit(encode("b", first), prompt_id=first)
         await until(lambda: stage.pending() == [first], "the first to be staged")
         await until(lambda: (job := queue.job(first)) is not None and job.confirmed, "its answer")
@@ -148,14 +148,23 @@ async def test_a_dispatch_that_comes_to_a_new_process_proves_nothing(tmp_path: P
         await stage.comfy.restart()
         await until(lambda: stage.proxy.engine.feed.up, "its return to be seen")
         restarted.set()
-        if ended_first:
+        if then != "it waits":
             history = stage.proxy.engine.held.history
             await until(lambda: history.last_ended == late, "its end to be heard of")
+        if then == "the connection breaks":
+            stage.relay.break_sockets()
+            await until(lambda: not stage.proxy.engine.feed.up, "the break to be seen")
+        if then == "the proxy dies":
+            await submitting
+            await stage.kill()
+            stage.gate.open()
+            await stage.start()
+            assert (await stage.ended(running))[0]["status"]["status_str"] == "success"
         may_look.set()
         await submitting
         entries = await stage.ended(first, late)
         assert [entry["status"]["status_str"] for entry in entries] == ["success", "success"]
-        assert sorted(stage.gate.started) == sorted([foreign, first, late])
+        assert sorted(stage.gate.started) == sorted([running, first, late])
 
 
 async def test_the_connection_breaks_but_comfyui_lives_on(tmp_path: Path) -> None:
@@ -171,6 +180,42 @@ async def test_the_connection_breaks_but_comfyui_lives_on(tmp_path: Path) -> Non
         assert stage.gate.started == ids
         posts = stage.relay.asked("POST", "/prompt")
         assert sum(ids[0].encode() in post.body for post in posts) == 1
+
+
+@pytest.mark.parametrize("killed", [False, True])
+async def test_a_prompt_that_ran_is_not_run_again_because_its_history_was_deleted(
+    tmp_path: Path, *, killed: bool
+) -> None:
+    """It ended while the proxy was dead or cut off. ComfyUI still has an older one, so it is the same process."""
+    async with staged(Mode.FULL, tmp_path) as stage:
+        assert stage.proxy.engine.held is not None
+        queue, older = stage.proxy.engine.held.holding, fresh_id()
+        await stage.client.submit(encode("b", older), prompt_id=older)
+        await stage.ended(older)
+        deleted = await stage.blocker()
+        await until(lambda: (job := queue.job(deleted)) is not None and job.started is not None, "its start")
+
+        async def no_sockets(asked: Asked) -> Fate:
+            return Fate.BROKEN if "/ws" in asked.target else Fate.PASSED
+
+        if killed:
+            await stage.kill()
+        else:
+            stage.relay.script = no_sockets
+            stage.relay.break_sockets()
+            await until(lambda: not stage.proxy.engine.feed.up, "the break to be seen")
+        stage.gate.open()
+        assert (await stage.direct.history(deleted))["status"]["status_str"] == "success"
+        await stage.direct.post("/history", {"delete": [deleted]})
+        stage.gate.started.clear()
+        if killed:
+            await stage.start()
+        else:
+            stage.relay.script = pass_all
+        (entry,) = await stage.ended(deleted)
+        assert "somebody else removed it" in entry["status"]["messages"][-1][1]["exception_message"]
+        await stage.comfy.idle()
+        assert stage.gate.started == []
 
 
 @pytest.mark.parametrize("ended", [False, True])
