@@ -21,6 +21,7 @@ from proxy.engine import Engine
 from proxy.engine.held import Held
 from proxy.engine.holding import Holding
 from proxy.errors import DownstreamError, UpstreamError
+from proxy.upstream.client import Answer
 from proxy.wire.headers import request_headers
 
 _OK = 200
@@ -64,11 +65,11 @@ class QueueView:
             DownstreamError: 400 where ComfyUI fails; what it would have cleared before that is cleared.
         """
         if self._holding is None:
-            response = await self._forward(request)
+            answer = await self._forward(request)
             cleared, deleted = _chosen(await request.read())
-            if response.status == _OK and (cleared or deleted):
+            if answer.status == _OK and (cleared or deleted):
                 self._engine.deleted_from_queue(None if cleared else deleted)
-            return response
+            return await respond(request, answer)
         body = await _body(request)
         if body.get("clear"):
             await self._clear(self._holding)
@@ -100,7 +101,7 @@ class QueueView:
             DownstreamError: 400 for JSON that is no object; ComfyUI fails on it.
         """
         if self._holding is None:
-            return await self._forward(request)
+            return await respond(request, await self._forward(request))
         raw = await request.text()
         try:
             body = json.loads(raw) if raw.strip() else {}
@@ -122,15 +123,15 @@ class QueueView:
     async def change_history(self, request: web.Request) -> web.StreamResponse:
         """`POST /history` with `{"clear": bool, "delete": [prompt_id]}`."""
         cleared, deleted = _chosen(await request.read())
+        answer: Answer | None = None
         try:
-            response: web.StreamResponse = await self._forward(request)
+            answer = await self._forward(request)
         except UpstreamError:
             if self._holding is None:
-                raise
-            response = web.Response(status=_OK)  # ours can be deleted without it
-        if response.status == _OK and (cleared or deleted):
+                raise  # else ours can be deleted without it
+        if (answer is None or answer.status == _OK) and (cleared or deleted):
             await self._engine.deleted_from_history(None if cleared else deleted)
-        return response
+        return web.Response(status=_OK) if answer is None else await respond(request, answer)
 
     @property
     def _holding(self) -> Holding | None:
@@ -154,13 +155,9 @@ class QueueView:
     async def _tell_comfyui(self, path: str, body: Any) -> None:
         await self._engine.upstream.client.post_json(path, body)
 
-    async def _forward(self, request: web.Request) -> web.StreamResponse:
-        headers = request_headers(request.raw_headers)
-        client = self._engine.upstream.client
-        if request.method == "GET":
-            return await respond(request, await client.get(raw_target(request), headers))
-        kept = [item for item in headers if item[0].lower() not in {"content-length", "expect"}]
-        return await respond(request, await client.post(raw_target(request), await request.read(), kept))
+    async def _forward(self, request: web.Request) -> Answer:
+        headers = [i for i in request_headers(request.raw_headers) if i[0].lower() not in {"content-length", "expect"}]
+        return await self._engine.upstream.client.post(raw_target(request), await request.read(), headers)
 
 
 def _untold(holding: Holding, told: set[str]) -> tuple[list[Any], list[Any]]:

@@ -6,6 +6,7 @@ from proxy.downstream.answers_first import AnswersFirst
 from proxy.downstream.control import Control
 from proxy.downstream.history_view import HistoryView
 from proxy.downstream.jobs_view import JobsView
+from proxy.downstream.orders import Orders
 from proxy.downstream.queue_control import QueueControl
 from proxy.downstream.queue_view import QueueView
 from proxy.downstream.restored import Restored
@@ -19,21 +20,22 @@ def add_routes(app: web.Application, engine: Engine, sockets: Sockets, answers_f
     """Add the routes to `app`; ComfyUI's own also exist under `/api`."""
     submit, restored, control = Submit(engine, answers_first), Restored(engine), Control(engine)
     queue, history, jobs = QueueView(engine, restored), HistoryView(engine, restored), JobsView(engine, restored)
+    to_the_end = Orders(engine).to_the_end
     for prefix in ("", "/api"):
         app.router.add_post(f"{prefix}/prompt", submit.handle)
-        app.router.add_post(f"{prefix}/free", submit.free)
+        app.router.add_post(f"{prefix}/free", to_the_end(submit.free))
         app.router.add_get(f"{prefix}/ws", sockets.handle, allow_head=False)
         app.router.add_get(f"{prefix}/prompt", queue.count, allow_head=False)
         app.router.add_get(f"{prefix}/queue", queue.show, allow_head=False)
-        app.router.add_post(f"{prefix}/queue", queue.change)
-        app.router.add_post(f"{prefix}/interrupt", queue.interrupt)
-        app.router.add_post(f"{prefix}/history", queue.change_history)
+        app.router.add_post(f"{prefix}/queue", to_the_end(queue.change))
+        app.router.add_post(f"{prefix}/interrupt", to_the_end(queue.interrupt))
+        app.router.add_post(f"{prefix}/history", to_the_end(queue.change_history))
         app.router.add_get(f"{prefix}/history", history.page, allow_head=False)
         app.router.add_get(f"{prefix}/history/{{prompt_id}}", history.entry, allow_head=False)
     app.router.add_get("/api/jobs", jobs.page, allow_head=False)
-    app.router.add_post("/api/jobs/cancel", jobs.cancel_several)
+    app.router.add_post("/api/jobs/cancel", to_the_end(jobs.cancel_several))
     app.router.add_get("/api/jobs/{job_id}", jobs.one, allow_head=False)
-    app.router.add_post("/api/jobs/{job_id}/cancel", jobs.cancel)
+    app.router.add_post("/api/jobs/{job_id}/cancel", to_the_end(jobs.cancel))
     app.router.add_get("/comfykeep/status", StatusView(engine).show)
     app.router.add_get("/comfykeep/mode", control.get_mode)
     app.router.add_put("/comfykeep/mode", control.set_mode)

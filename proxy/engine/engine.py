@@ -6,7 +6,7 @@ All of it happens on one event loop, and no decision is interrupted half-made, s
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
 from normalizer import WayBack
@@ -36,6 +36,7 @@ from proxy.engine.unpacking import unpacked
 from proxy.engine.visible import Visible
 from proxy.engine.warming import Warming
 from proxy.engine.watch import Watch
+from proxy.errors import ShuttingDown
 from proxy.tasks import Tasks
 from proxy.upstream.attachment import Delivery
 from proxy.upstream.client import Answer
@@ -322,6 +323,18 @@ class Engine:
         if self.mode is Mode.FULL and self.held is not None:
             return await self.held.submit(submission, look)
         return await self._direct.send(submission, look)
+
+    def see_through(self, order: Coroutine[Any, Any, None]) -> None:
+        """Carry out a client's order, whether or not the client stays.
+
+        Raises:
+            ShuttingDown: when it is too late for that.
+        """
+        try:
+            self._tasks.spawn(self.departure.accompany(order), "carry out an order")
+        except RuntimeError as error:
+            order.close()
+            raise ShuttingDown from error
 
     def freed(self, *, unload_models: bool, free_memory: bool) -> None:
         """A client told ComfyUI to free memory, and ComfyUI took it."""
