@@ -14,12 +14,13 @@ from aiohttp import web
 
 from proxy.core.jobs import RUNS, State
 from proxy.downstream.answers import raw_target, respond
+from proxy.downstream.bodies import plain_body
 from proxy.downstream.hidden import clients_jobs, shows_warmups
 from proxy.downstream.jobs import Selection, finished_job, queued_job
 from proxy.downstream.restored import Restored
 from proxy.engine import Engine
 from proxy.engine.holding import Holding
-from proxy.errors import UpstreamError
+from proxy.errors import DownstreamError, UpstreamError
 from proxy.upstream.client import Answer
 from proxy.wire.headers import request_headers
 
@@ -87,7 +88,7 @@ class JobsView:
     async def cancel_several(self, request: web.Request) -> web.StreamResponse:
         """`POST /api/jobs/cancel` with `{"job_ids": [id]}`."""
         held = self._engine.held
-        job_ids = _job_ids(await request.read())
+        job_ids = await self._job_ids(request)
         if held is None or job_ids is None:
             return await respond(request, await self._forward(request))
         ours = [job_id for job_id in job_ids if held.holding.get(job_id) is not None]
@@ -98,6 +99,16 @@ class JobsView:
         if not answer.ok and not (ours and answer.status in _NOT_THERE):
             return await respond(request, answer)
         return web.json_response({"cancelled": bool(ours) or bool(answer.json()["cancelled"])})
+
+    async def _job_ids(self, request: web.Request) -> list[str] | None:
+        """The ids of a body that ComfyUI would accept; None for one that it refuses."""
+        try:
+            job_ids = json.loads(await plain_body(request, self._engine.body_limit))["job_ids"]
+            if isinstance(job_ids, list) and all(str(uuid.UUID(job_id)) == job_id for job_id in job_ids):
+                return job_ids
+        except (ValueError, TypeError, KeyError, AttributeError, DownstreamError):
+            return None
+        return None
 
     async def _forward(self, request: web.Request) -> Answer:
         headers = [i for i in request_headers(request.raw_headers) if i[0].lower() not in {"content-length", "expect"}]
@@ -110,14 +121,3 @@ def _queued(holding: Holding, told: Container[str]) -> Iterator[dict[str, Any]]:
         job = holding.job(held.prompt_id)
         if job is not None and job.answered and held.prompt_id not in told:
             yield queued_job(held, job)
-
-
-def _job_ids(body: bytes) -> list[str] | None:
-    """The ids of a body that ComfyUI would accept; None for one that it refuses."""
-    try:
-        job_ids = json.loads(body)["job_ids"]
-        if isinstance(job_ids, list) and all(str(uuid.UUID(job_id)) == job_id for job_id in job_ids):
-            return job_ids
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return None
-    return None

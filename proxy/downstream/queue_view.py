@@ -15,6 +15,7 @@ from aiohttp import web
 from proxy.core import events as ev
 from proxy.core.jobs import RUNS
 from proxy.downstream.answers import raw_target, respond
+from proxy.downstream.bodies import plain_body
 from proxy.downstream.hidden import clients_queue, shows_warmups
 from proxy.downstream.restored import Restored, restore_queue
 from proxy.engine import Engine
@@ -66,11 +67,11 @@ class QueueView:
         """
         if self._holding is None:
             answer = await self._forward(request)
-            cleared, deleted = _chosen(await request.read())
+            cleared, deleted = await self._chosen(request)
             if answer.status == _OK and (cleared or deleted):
                 self._engine.deleted_from_queue(None if cleared else deleted)
             return await respond(request, answer)
-        body = await _body(request)
+        body = _body(await plain_body(request, self._engine.body_limit), request.charset or "utf-8")
         if body.get("clear"):
             await self._clear(self._holding)
         chosen = _named(body.get("delete", []))
@@ -98,11 +99,11 @@ class QueueView:
         """`POST /interrupt` with or without `{"prompt_id": …}`.
 
         Raises:
-            DownstreamError: 400 for JSON that is no object; ComfyUI fails on it.
+            DownstreamError: 400 for JSON that is no object, on which ComfyUI fails, and for what cannot be unpacked.
         """
         if self._holding is None:
             return await respond(request, await self._forward(request))
-        raw = await request.text()
+        raw = (await plain_body(request, self._engine.body_limit)).decode(request.charset or "utf-8")
         try:
             body = json.loads(raw) if raw.strip() else {}
         except ValueError:
@@ -122,7 +123,7 @@ class QueueView:
 
     async def change_history(self, request: web.Request) -> web.StreamResponse:
         """`POST /history` with `{"clear": bool, "delete": [prompt_id]}`."""
-        cleared, deleted = _chosen(await request.read())
+        cleared, deleted = await self._chosen(request)
         answer: Answer | None = None
         try:
             answer = await self._forward(request)
@@ -136,6 +137,16 @@ class QueueView:
     @property
     def _holding(self) -> Holding | None:
         return None if self._engine.held is None else self._engine.held.holding
+
+    async def _chosen(self, request: web.Request) -> tuple[bool, list[Any]]:
+        """What a body of `/queue` or `/history` that ComfyUI accepts asks for: to clear all, or to delete some."""
+        try:
+            body = json.loads(await plain_body(request, self._engine.body_limit))
+        except (ValueError, DownstreamError):
+            return False, []
+        if not isinstance(body, dict):
+            return False, []
+        return bool(body.get("clear")), _named(body.get("delete")) or []
 
     async def _at_comfyui(self, holding: Holding, *, warmups: bool) -> tuple[list[Any], list[Any]]:
         """ComfyUI's own items, restored, without the prompts that are only there to be validated or taken back."""
@@ -190,14 +201,14 @@ async def _pieces(
     yield bytes(piece) + b"]}"
 
 
-async def _body(request: web.Request) -> dict[str, Any]:
+def _body(raw: bytes, charset: str) -> dict[str, Any]:
     """The body of `POST /queue`, read as ComfyUI reads it: a list or a text says nothing (server.py, `post_queue`).
 
     Raises:
         DownstreamError: 400 where ComfyUI fails.
     """
     try:
-        body = json.loads(await request.text())
+        body = json.loads(raw.decode(charset))
     except ValueError as error:
         raise DownstreamError("The body is not valid JSON", type="invalid_json", details=str(error)) from error
     if isinstance(body, list | str) and "clear" not in body and "delete" not in body:
@@ -216,14 +227,3 @@ def _not_for_queue() -> DownstreamError:
     return DownstreamError(
         "The body is not what ComfyUI takes", type="invalid_body", details='Send {"clear": true} or {"delete": [id]}.'
     )
-
-
-def _chosen(raw: bytes) -> tuple[bool, list[Any]]:
-    """What a body of `/queue` or `/history` that ComfyUI has accepted asks for: to clear all, or to delete some."""
-    try:
-        body = json.loads(raw)
-    except ValueError:
-        return False, []
-    if not isinstance(body, dict):
-        return False, []
-    return bool(body.get("clear")), _named(body.get("delete")) or []

@@ -1,13 +1,16 @@
 """Requests whose bodies are read: prompts, to be rewritten, and orders to free memory, to be remembered."""
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 from aiohttp import web
 
 from proxy.downstream.answers import raw_target, respond
 from proxy.downstream.answers_first import AnswersFirst
 from proxy.engine import Engine, Submission
-from proxy.errors import BodyTooLarge
+from proxy.engine.unpacking import unpack
+from proxy.errors import BodyTooLarge, DownstreamError
 from proxy.wire.headers import request_headers
 
 
@@ -47,11 +50,20 @@ class Submit:
         headers = [item for item in request_headers(request.raw_headers) if item[0].lower() != "content-length"]
         answer = await self._engine.upstream.client.post(raw_target(request), body, headers)
         if answer.ok:
-            wanted = json.loads(body)
+            wanted = self._wanted(body, request.headers.get("Content-Encoding", ""))
             self._engine.freed(
                 unload_models=bool(wanted.get("unload_models")), free_memory=bool(wanted.get("free_memory"))
             )
         return await respond(request, answer)
+
+    def _wanted(self, body: bytes, coding: str) -> Mapping[str, Any]:
+        """What a body of `/free` that ComfyUI has accepted asks for: everything, where that cannot be read here."""
+        try:
+            plain = unpack(body, coding, self._engine.body_limit)
+            wanted = None if plain is None else json.loads(plain)
+        except (ValueError, DownstreamError):
+            wanted = None
+        return wanted if isinstance(wanted, dict) else {"unload_models": True, "free_memory": True}
 
     async def _body(self, request: web.Request) -> bytes:
         limit = self._engine.body_limit

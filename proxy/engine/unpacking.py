@@ -1,6 +1,7 @@
-"""Submissions with a compressed body, read as ComfyUI's server reads them (aiohttp http_parser.py, `DeflateBuffer`).
+"""Compressed bodies, read as ComfyUI's server reads them (aiohttp http_parser.py, `DeflateBuffer`).
 
-They must be looked into like all others: what crashes ComfyUI crashes it compressed too.
+Submissions must be looked into like all others: what crashes ComfyUI crashes it compressed too. Orders must be
+understood: what ComfyUI clears or frees is not here any more either.
 """
 
 import zlib
@@ -21,22 +22,37 @@ def unpacked(submission: Submission, limit: int) -> Submission | None:
     Raises:
         DownstreamError: 413 when it is larger, 400 when it is not what its header says.
     """
-    coding = next((value.lower() for name, value in submission.headers if name.lower() == "content-encoding"), "")
+    coding = next((value for name, value in submission.headers if name.lower() == "content-encoding"), "")
+    body = unpack(submission.body, coding, limit)
+    if body is None:
+        return None
+    if body is submission.body:
+        return submission
+    return replace(submission, body=body, headers=tuple(submission.headers_without("content-encoding")))
+
+
+def unpack(packed: bytes, coding: str, limit: int) -> bytes | None:
+    """A body without its Content-Encoding, itself where it has none; None when only ComfyUI may be able to read it.
+
+    Raises:
+        DownstreamError: 413 when it has more than `limit` bytes, 400 when it is not what its header says.
+    """
+    coding = coding.lower()
     if coding in _NOT_READ_HERE:
         return None
-    if coding not in {"gzip", "deflate"} or not submission.body:
-        return submission
+    if coding not in {"gzip", "deflate"} or not packed:
+        return packed
     if coding == "gzip":
         window = 16 + zlib.MAX_WBITS
     else:
-        window = zlib.MAX_WBITS if submission.body[0] & 0xF == _DEFLATE_METHOD else -zlib.MAX_WBITS
+        window = zlib.MAX_WBITS if packed[0] & 0xF == _DEFLATE_METHOD else -zlib.MAX_WBITS
     unpacker = zlib.decompressobj(window)
     try:
-        body = unpacker.decompress(submission.body, limit + 1)
+        body = unpacker.decompress(packed, limit + 1)
     except zlib.error as error:
         raise DownstreamError(
             f"The body is not valid {coding}, as its Content-Encoding says", type="invalid_encoding", details=str(error)
         ) from error
     if len(body) > limit:
         raise BodyTooLarge(limit)
-    return replace(submission, body=body, headers=tuple(submission.headers_without("content-encoding")))
+    return body
