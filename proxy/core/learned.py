@@ -65,7 +65,7 @@ class Learned:
             seconds = row["seconds"]
             # One observation of a size that fits tells the bandwidth as it was.
             bandwidth = bandwidths.pop(row["tier"], None) if seconds > 0 else None
-            size = None if bandwidth is None else round(bandwidth * seconds)
+            size = None if bandwidth is None else max(1, round(bandwidth * seconds))
             self._costs.observe(ModelRef(row["class_type"], tuple(row["files"])), Tier(row["tier"]), seconds, size)
 
 
