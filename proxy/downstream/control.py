@@ -50,11 +50,19 @@ class Control:
         """`GET /comfykeep/prompts/{prompt_id}`: what the client sent, what ComfyUI got, and each change with its rule.
 
         Raises:
-            DownstreamError: 404 when the prompt is not known, or no longer.
+            DownstreamError: 404 when the prompt is not known, not yet sent, or forgotten.
         """
         prompt_id = request.match_info["prompt_id"]
         record = self._engine.records.get(prompt_id)
         if record is None or record.archive is None:
+            held = self._engine.held
+            if held is not None and held.holding.get(prompt_id) is not None:
+                raise DownstreamError(
+                    f"Prompt {prompt_id} has not been sent to ComfyUI yet",
+                    status=404,
+                    type="not_sent",
+                    details="What ComfyUI gets is made when it is sent. `comfykeep explain` says why it waits.",
+                )
             raise DownstreamError(
                 f"No prompt {prompt_id} is known here",
                 status=404,

@@ -123,6 +123,17 @@ async def test_prompts_are_cancelled_wherever_they_are(tmp_path: Path) -> None:
         }
 
 
+async def test_what_has_not_been_sent_differs_in_nothing_yet(tmp_path: Path) -> None:
+    async with staged(Mode.FULL, tmp_path) as stage:
+        await stage.blocker()
+        _, last = await waiting(stage, 2)
+        status, answered = await get(stage, f"/comfykeep/prompts/{last}")
+        assert (status, answered["error"]["type"]) == (404, "not_sent")
+        stage.gate.open()
+        await stage.ended(last)
+        assert (await get(stage, f"/comfykeep/prompts/{last}"))[0] == 200
+
+
 async def test_the_story_of_a_prompt(tmp_path: Path) -> None:
     async with staged(Mode.FULL, tmp_path) as stage:
         await stage.blocker()
@@ -173,6 +184,7 @@ async def test_what_was_learned_survives_a_restart(tmp_path: Path, monkeypatch: 
         ("POST", "/comfykeep/queue/front", {"prompt_id": "nobody"}, 404, "unknown_prompt"),
         ("POST", "/comfykeep/queue/cancel", {"prompt_id": "nobody"}, 404, "unknown_prompt"),
         ("GET", "/comfykeep/prompts/nobody/story", None, 404, "unknown_prompt"),
+        ("GET", "/comfykeep/prompts/nobody", None, 404, "unknown_prompt"),
         ("POST", "/comfykeep/queue/front", {}, 400, "bad_body"),
         ("POST", "/comfykeep/queue/cancel", {"prompt_id": 5}, 400, "bad_body"),
         ("POST", "/comfykeep/queue/cancel", [], 400, "bad_body"),
