@@ -13,8 +13,8 @@ from typing import Any
 from aiohttp import web
 
 from proxy.core.jobs import RUNS, State
-from proxy.downstream.answers import raw_target, respond
-from proxy.downstream.bodies import plain_body
+from proxy.downstream.answers import respond
+from proxy.downstream.bodies import plain_body, post_on
 from proxy.downstream.hidden import clients_jobs, shows_warmups
 from proxy.downstream.jobs import Selection, finished_job, queued_job
 from proxy.downstream.restored import Restored
@@ -22,7 +22,6 @@ from proxy.engine import Engine
 from proxy.engine.holding import Holding
 from proxy.errors import DownstreamError, UpstreamError
 from proxy.upstream.client import Answer
-from proxy.wire.headers import request_headers
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +80,7 @@ class JobsView:
         """`POST /api/jobs/{job_id}/cancel`."""
         held, job_id = self._engine.held, request.match_info["job_id"]
         if held is None or held.holding.get(job_id) is None:
-            return await respond(request, await self._forward(request))
+            return await respond(request, await post_on(request, self._engine.upstream.client))
         await held.holding.delete(job_id, interrupt=True)
         return web.json_response({"cancelled": True})
 
@@ -90,7 +89,7 @@ class JobsView:
         held = self._engine.held
         job_ids = await self._job_ids(request)
         if held is None or job_ids is None:
-            return await respond(request, await self._forward(request))
+            return await respond(request, await post_on(request, self._engine.upstream.client))
         ours = [job_id for job_id in job_ids if held.holding.get(job_id) is not None]
         for job_id in ours:
             await held.holding.delete(job_id, interrupt=True)
@@ -109,10 +108,6 @@ class JobsView:
         except (ValueError, TypeError, KeyError, AttributeError, DownstreamError):
             return None
         return None
-
-    async def _forward(self, request: web.Request) -> Answer:
-        headers = [i for i in request_headers(request.raw_headers) if i[0].lower() not in {"content-length", "expect"}]
-        return await self._engine.upstream.client.post(raw_target(request), await request.read(), headers)
 
 
 def _queued(holding: Holding, told: Container[str]) -> Iterator[dict[str, Any]]:

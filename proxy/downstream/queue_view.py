@@ -14,8 +14,8 @@ from aiohttp import web
 
 from proxy.core import events as ev
 from proxy.core.jobs import RUNS
-from proxy.downstream.answers import raw_target, respond
-from proxy.downstream.bodies import plain_body
+from proxy.downstream.answers import respond
+from proxy.downstream.bodies import plain_body, post_on
 from proxy.downstream.hidden import clients_queue, shows_warmups
 from proxy.downstream.restored import Restored, restore_queue
 from proxy.engine import Engine
@@ -23,7 +23,6 @@ from proxy.engine.held import Held
 from proxy.engine.holding import Holding
 from proxy.errors import DownstreamError, UpstreamError
 from proxy.upstream.client import Answer
-from proxy.wire.headers import request_headers
 
 _OK = 200
 _PIECE = 1 << 16
@@ -66,7 +65,7 @@ class QueueView:
             DownstreamError: 400 where ComfyUI fails; what it would have cleared before that is cleared.
         """
         if self._holding is None:
-            answer = await self._forward(request)
+            answer = await post_on(request, self._engine.upstream.client)
             cleared, deleted = await self._chosen(request)
             if answer.status == _OK and (cleared or deleted):
                 self._engine.deleted_from_queue(None if cleared else deleted)
@@ -102,7 +101,7 @@ class QueueView:
             DownstreamError: 400 for JSON that is no object, on which ComfyUI fails, and for what cannot be unpacked.
         """
         if self._holding is None:
-            return await respond(request, await self._forward(request))
+            return await respond(request, await post_on(request, self._engine.upstream.client))
         raw = (await plain_body(request, self._engine.body_limit)).decode(request.charset or "utf-8")
         try:
             body = json.loads(raw) if raw.strip() else {}
@@ -126,7 +125,7 @@ class QueueView:
         cleared, deleted = await self._chosen(request)
         answer: Answer | None = None
         try:
-            answer = await self._forward(request)
+            answer = await post_on(request, self._engine.upstream.client)
         except UpstreamError:
             if self._holding is None:
                 raise  # else ours can be deleted without it
@@ -165,10 +164,6 @@ class QueueView:
 
     async def _tell_comfyui(self, path: str, body: Any) -> None:
         await self._engine.upstream.client.post_json(path, body)
-
-    async def _forward(self, request: web.Request) -> Answer:
-        headers = [i for i in request_headers(request.raw_headers) if i[0].lower() not in {"content-length", "expect"}]
-        return await self._engine.upstream.client.post(raw_target(request), await request.read(), headers)
 
 
 def _untold(holding: Holding, told: set[str]) -> tuple[list[Any], list[Any]]:
